@@ -1,0 +1,19 @@
+"""Small Protocols between the engine and its adapters."""
+
+from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
+from raypipe.contracts.sink import Sink, SinkContents
+from raypipe.contracts.source import Piece, Source, SourceView
+from raypipe.contracts.step import Step
+
+__all__ = [
+    "Log",
+    "LogBatch",
+    "LogSlice",
+    "LogTransaction",
+    "Piece",
+    "Sink",
+    "SinkContents",
+    "Source",
+    "SourceView",
+    "Step",
+]

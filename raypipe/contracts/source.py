@@ -1,0 +1,111 @@
+"""What a source is: a database that changes are read from, in order, from a position it can name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from raypipe.model import ChangeBatch, TableSchema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """What one ``poll`` found: whole changes in source order, and where the reader stands after them.
+
+    Attributes:
+        batches: Changes of the captured tables, in source order over all tables as far as one batch per table and
+            piece allows: changes of one table are in order, and a TRUNCATE stands before the rows that follow it.
+        position: Text; giving it to ``open`` continues exactly after this piece.
+        boundary: True if the piece ends on a transaction boundary, so that a cut may follow.
+        loading: Tables (``instance.table``) whose snapshot is unfinished after this piece.
+        pending: Changes known to wait in the source after this piece, an estimate; None if unknown.
+        parked: Rows put into quarantine by this piece, minus rows released.
+    """
+
+    batches: tuple[ChangeBatch, ...]
+    position: str
+    boundary: bool
+    loading: tuple[str, ...] = ()
+    pending: int | None = None
+    parked: int = 0
+
+
+class SourceView(Protocol):
+    """The captured tables as they stand in one read transaction: the oracle's input."""
+
+    position: str
+
+    def rows(self, table: str) -> Iterator[pa.RecordBatch]:
+        """Present rows of a table (``instance.table``), the table's columns only, types as in the stream.
+
+        Rows in quarantine are left out here as they are in the stream.
+        """
+        ...
+
+    def parked(self, table: str) -> int:
+        """How many rows of the table are in quarantine, by the source's stated rule."""
+        ...
+
+
+class Source(Protocol):
+    """One instance. Not thread-safe; one object is driven by one thread."""
+
+    instance: str
+
+    def tables(self) -> tuple[TableSchema, ...]:
+        """Schemas of the chosen tables, read without side effects.
+
+        Raises:
+            SchemaMismatch: a table does not exist (the message lists those that do).
+        """
+        ...
+
+    def open(self, position: str | None, reload: Collection[str] = ()) -> None:
+        """Makes the capture ready and goes to a position; None begins with a snapshot of every table.
+
+        Args:
+            position: As a ``Piece`` gave it, last committed in the log.
+            reload: Tables (``instance.table``) to load again from the start, in chunks beside the stream.
+
+        Raises:
+            SourceGap: what follows the position is no longer there: another database, an older copy, changes
+                pruned by somebody else.
+            Unavailable: locked or away.
+        """
+        ...
+
+    def poll(self, max_bytes: int, upto: str | None = None) -> Piece | None:
+        """The next piece, about ``max_bytes`` at most; None if there is nothing new.
+
+        Every load of a table, first or repeated, begins with a TRUNCATE change of it.
+
+        Args:
+            max_bytes: Soft bound of the piece in memory.
+            upto: Do not read beyond this position (``SourceView.position``); the piece that reaches it ends there
+                with ``boundary``.
+        """
+        ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Returns as soon as there may be something new, at the latest after the timeout."""
+        ...
+
+    def acknowledge(self, position: str) -> None:
+        """Everything up to the position is durable in the log: the source may forget it (and may do so lazily)."""
+        ...
+
+    def view(self) -> AbstractContextManager[SourceView]:
+        """One read transaction over all chosen tables; on an object that need not be open."""
+        ...
+
+    def progress(self) -> Mapping[str, float]:
+        """Share of each loading table that is loaded, 0 to 1, an estimate."""
+        ...
+
+    def close(self) -> None:
+        """Releases connections; idempotent."""
+        ...

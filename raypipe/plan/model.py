@@ -1,0 +1,112 @@
+"""The plan: what a pipeline file means once its sources were looked at. Picklable; actors are built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raypipe.model import SinkTable, TableSchema
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstancePlan:
+    """A source and the tables captured from it."""
+
+    name: str
+    url: str
+    tables: tuple[TableSchema, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchPlan:
+    """One SELECT of a row-wise step: what it reads and the SQL that runs over a batch of changes.
+
+    Attributes:
+        index: Of the UNION ALL branch, from 0.
+        relation: It reads, as users write it (``shop.orders`` or a step's name).
+        sql: DuckDB SQL over a relation named ``changes`` with the system columns; carries them through.
+        columns: Columns of the relation that the SQL needs.
+    """
+
+    index: int
+    relation: str
+    sql: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """A SQL step that runs row by row.
+
+    Attributes:
+        name: Of the step, and of its relation.
+        sql: As the user wrote it, the oracle's SQL.
+        branches: In the order of the UNION ALL.
+        schema: Of the relation it makes, key included.
+        reason: Why it runs the way it does, one sentence for ``raypipe plan``.
+        view: Fingerprint of the SQL, its inputs' views included; changes when the relation's meaning does.
+    """
+
+    name: str
+    sql: str
+    branches: tuple[BranchPlan, ...]
+    schema: TableSchema
+    reason: str
+    view: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkPlan:
+    """A sink as the user named it; its adapter makes one or more units of commit from it.
+
+    Attributes:
+        name: From the pipeline file.
+        url: With secrets resolved; never printed.
+        tables: In the file's order.
+        options: What the file says besides: ``shards`` and the like.
+    """
+
+    name: str
+    url: str
+    tables: tuple[SinkTable, ...]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a runner needs.
+
+    Attributes:
+        pipeline: Its name; prefix of its topics.
+        log: URL of the log.
+        instances: Sources, in the file's order.
+        steps: In an order in which inputs come first.
+        sinks: In the file's order.
+        limits: Bounds in force (see ``raypipe.spec``): ``epoch_bytes``, ``log_bytes`` …
+    """
+
+    pipeline: str
+    log: str
+    instances: tuple[InstancePlan, ...]
+    steps: tuple[StepPlan, ...]
+    sinks: tuple[SinkPlan, ...]
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def topic(self, relation: str) -> str | None:
+        """Topic of a source table named as users write it; None for a step."""
+        for instance in self.instances:
+            for schema in instance.tables:
+                if str(schema.table) == relation:
+                    return schema.table.topic(self.pipeline)
+        return None
+
+    def topics_of(self, relation: str) -> tuple[str, ...]:
+        """Topics that feed a relation, through any steps between."""
+        topic = self.topic(relation)
+        if topic is not None:
+            return (topic,)
+        step = next(step for step in self.steps if step.name == relation)
+        found: dict[str, None] = {}
+        for branch in step.branches:
+            found.update(dict.fromkeys(self.topics_of(branch.relation)))
+        return tuple(found)

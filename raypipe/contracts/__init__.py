@@ -1,16 +1,21 @@
 """Small Protocols between the engine and its adapters."""
 
+from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.sink import Sink, SinkContents
 from raypipe.contracts.source import Piece, Source, SourceView
 from raypipe.contracts.step import Step
 
 __all__ = [
+    "Crew",
+    "EpochOutcome",
     "Log",
     "LogBatch",
     "LogSlice",
     "LogTransaction",
     "Piece",
+    "ReaderOrder",
+    "ReaderReport",
     "Sink",
     "SinkContents",
     "Source",

@@ -126,6 +126,10 @@ class Log(Protocol):
         """Forgets batches every sink has committed: those below the cut. Returns the bytes set free."""
         ...
 
+    def size(self) -> int:
+        """Bytes of batches kept now."""
+        ...
+
     def write_note(self, key: str, text: str | None) -> None:
         """Keeps a small text beside the log (status, requests); None removes it. Last write wins, not fenced."""
         ...

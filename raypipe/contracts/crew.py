@@ -1,0 +1,138 @@
+"""What a crew is: those who read, carry and commit for a conductor, in this process or as Ray actors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from raypipe.errors import RaypipeError
+from raypipe.model import Claim, Committed, Cut, SinkTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderOrder:
+    """What a reader shall do from now on.
+
+    Attributes:
+        hold: Append nothing until told otherwise; between transactions of the source only.
+        upto: Read no further than this position.
+    """
+
+    hold: bool = False
+    upto: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderReport:
+    """What a reader last said of itself.
+
+    Attributes:
+        state: As in ``InstanceStatus``.
+        position: Last committed in the log.
+        order: It is acting on.
+        settled: With ``order``: it holds still, or has reached ``upto``; without: its last poll found nothing.
+        loading: Share loaded of each loading table.
+        pending: Changes waiting in the source.
+        parked: Rows put into quarantine, net.
+        rows: Row images appended.
+        failing_s: For how long it has failed without a break.
+        error: Last error, empty when it works.
+        fatal: An error no retry can mend; the run must end.
+        seconds: By stage.
+    """
+
+    state: str = "starting"
+    position: str | None = None
+    order: ReaderOrder = ReaderOrder()
+    settled: bool = False
+    loading: Mapping[str, float] = field(default_factory=dict)
+    pending: int | None = None
+    parked: int = 0
+    rows: int = 0
+    failing_s: float = 0.0
+    error: str = ""
+    fatal: RaypipeError | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochOutcome:
+    """How an epoch ended, for each of its sinks.
+
+    Attributes:
+        committed: What each sink that made it holds now.
+        failed: What hindered each of the others; they must be opened again.
+        rows: Row images read from the log.
+        bytes: Read from the log.
+        executor: ``inline`` or ``ray_data``.
+        seconds: By stage.
+    """
+
+    committed: Mapping[str, Committed]
+    failed: Mapping[str, RaypipeError]
+    rows: int = 0
+    bytes: int = 0
+    executor: str = "inline"
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+class Crew(Protocol):
+    """Does what a conductor decides. All methods are called by the conductor's one thread."""
+
+    def sinks(self) -> Mapping[str, tuple[SinkTable, ...]]:
+        """Units of commit by name, and their tables."""
+        ...
+
+    def open_sink(self, name: str, claim: Claim) -> Committed:
+        """Opens a sink, or opens it again after a failure.
+
+        Raises:
+            RaypipeError: as ``Sink.open``.
+        """
+        ...
+
+    def start_readers(self, claim: Claim, reload: Collection[str]) -> None:
+        """Starts a reader for each instance.
+
+        Args:
+            claim: The right to write; a reader that starts again renews it.
+            reload: Tables (``instance.table``) to load again.
+        """
+        ...
+
+    def readers(self) -> Mapping[str, ReaderReport]:
+        """What the readers say of themselves, by instance."""
+        ...
+
+    def order(self, instance: str, order: ReaderOrder) -> None:
+        """Tells a reader what to do from now on; its report says when it does."""
+        ...
+
+    def carry(
+        self,
+        sinks: Collection[str],
+        after: Cut | None,
+        upto: Cut,
+        keep_going: Callable[[], bool],
+    ) -> EpochOutcome:
+        """Carries sinks from one cut to another and commits.
+
+        Args:
+            sinks: That hold ``after``.
+            after: See ``Epoch``.
+            upto: See ``Epoch``.
+            keep_going: Asked often; once it answers False the epoch is thrown away.
+
+        Raises:
+            RaypipeError: something all sinks share failed (log, steps); none of them committed.
+        """
+        ...
+
+    def rest(self) -> None:
+        """Every sink lets go of locks that keep other readers out."""
+        ...
+
+    def close(self) -> None:
+        """Ends readers and sinks within seconds; idempotent."""
+        ...

@@ -1,0 +1,1 @@
+"""One process that does everything: the reference that the actors must agree with."""

@@ -1,0 +1,376 @@
+"""A run from beginning to end: claims the pipeline, opens sinks, starts readers, and drives epochs until told to stop.
+
+The conductor decides nothing about data (``raypipe.engine.coordinator`` does) and touches none (its crew does). Local
+and Ray runs differ only in the crew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from threading import Event
+
+from raypipe import faults
+from raypipe.contracts import Crew, Log, ReaderReport
+from raypipe.engine.backoff import Backoff
+from raypipe.engine.coordinator import Coordinator, OpenSink, RunEpoch, Wait
+from raypipe.engine.reload import tables_to_reload
+from raypipe.engine.sizing import EpochSizing
+from raypipe.engine.status import HEARTBEAT_S, STATUS_NOTE, InstanceStatus, SinkStatus, Status
+from raypipe.errors import Directive, Fenced, InvariantBroken, RaypipeError, SourceGap, Unavailable
+from raypipe.local.carry import Interrupted
+from raypipe.local.holds import Holds
+from raypipe.model import Claim, Committed, Cut
+from raypipe.plan.model import Plan
+
+logger = logging.getLogger(__name__)
+
+Until = str | float
+Observer = Callable[[Status], None]
+
+# How often an idle conductor looks for a new cut. It bounds what waiting adds to freshness; a look is 30 microseconds.
+LOOK_S = 0.003
+# The log is trimmed at most this often: deleting is a write transaction that the readers wait for.
+TRIM_S = 1.0
+# A bounded run (until idle, or for a time) gives up on a store that has failed for so long; an endless run never does.
+GIVE_UP_S = 60.0
+
+
+class Conductor:
+    """One run.
+
+    Args:
+        plan: What to run.
+        log: For the conductor's thread.
+        crew: Who does the work.
+        until: ``"idle"`` (everything the sources have is in every sink), ``"forever"``, or seconds.
+        observer: Called about twice a second, and at the end.
+        stop: Set by others to end the run cleanly.
+        runner: ``local`` or ``ray``, for the status.
+    """
+
+    def __init__(
+        self, *, plan: Plan, log: Log, crew: Crew, until: Until, observer: Observer, stop: Event, runner: str
+    ) -> None:
+        self._plan = plan
+        self._log = log
+        self._crew = crew
+        self._until = until
+        self._observer = observer
+        self._stop = stop
+        self._runner = runner
+        sizing = EpochSizing(int(plan.limits.get("epoch_bytes", 64 << 20)))
+        self._coordinator = Coordinator(crew.sinks(), sizing)
+        self._holds = Holds(log, crew, self._coordinator)
+        self._claim = Claim(pipeline=plan.pipeline, run=0, generation=0)
+        self._state = "starting"
+        self._error = ""
+        self._began = time.monotonic()
+        self._told_at = 0.0
+        self._trimmed_at = 0.0
+        self._epochs = 0
+        self._rows = 0
+        self._recent: deque[tuple[float, int]] = deque()  # (time, rows) of the last seconds, for rows_per_s
+        self._executors: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+        self._last_cut: Cut | None = None
+
+    def run(self) -> Status:
+        """Runs until the condition, the stop event or an error no retry can mend.
+
+        Raises:
+            Fenced: a later run took the pipeline over.
+            RaypipeError: the run cannot go on; everything committed so far stays right.
+        """
+        try:
+            self._claim = self._log.claim(self._plan.pipeline)
+            self._tell()
+            self._start()
+            self._state = "running"
+            self._loop()
+            self._state = "stopping"
+        except RaypipeError as error:
+            self._state, self._error = "failed", str(error)
+            raise
+        except Exception as error:
+            self._state, self._error = "failed", f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if self._state != "failed":
+                self._tell()
+            self._crew.close()
+            if self._state == "stopping":
+                self._state = "stopped"
+            self._tell(final=True)
+        return self.status()
+
+    def _start(self) -> None:
+        opened: dict[str, Committed] = {}
+        while len(opened) < len(self._crew.sinks()):
+            decision = self._coordinator.decide([], time.monotonic())
+            if isinstance(decision, OpenSink):
+                committed = self._open(decision.sink)
+                if committed is not None:
+                    opened[decision.sink] = committed
+            elif not self._pause(decision):
+                return
+        reload = tables_to_reload(self._plan, self._crew.sinks(), opened, self._log.load_begins)
+        if reload:
+            logger.info("tables will be loaded again", extra={"tables": sorted(reload)})
+        self._crew.start_readers(self._log.renew(self._claim), reload)
+
+    def _loop(self) -> None:
+        log_trouble = Backoff()
+        while not self._stop.is_set():
+            try:
+                if self._turn(time.monotonic()):
+                    return
+                log_trouble = Backoff()
+            except Unavailable as error:
+                # Only the log can be meant: what sources and sinks suffer is kept with them.
+                now = time.monotonic()
+                log_trouble = log_trouble.after_failure(now, at_once=False)
+                if log_trouble.exhausted(now, self._give_up_s()):
+                    raise self._gave_up("the log", str(error)) from error
+                self._stop.wait(log_trouble.retry_at - now)
+
+    def _turn(self, now: float) -> bool:
+        """One turn of the loop; True when the run has reached its end."""
+        reports = self._crew.readers()
+        self._check(reports, now)
+        # Order matters for "idle": readers that found nothing, then the newest cut, then the sinks.
+        nothing_new = all(report.settled for report in reports.values()) and not self._holds.active
+        self._last_cut = self._log.last_cut()
+        if self._finished(nothing_new, now):
+            return True
+        self._housekeeping(now)
+        behind = self._coordinator.furthest_behind()
+        fresh = self._last_cut is not None and self._last_cut.number > behind
+        decision = self._coordinator.decide(self._log.cuts(after=behind) if fresh else [], now)
+        if isinstance(decision, RunEpoch):
+            self._carry(decision)
+        elif isinstance(decision, OpenSink):
+            self._open(decision.sink)
+        else:
+            self._crew.rest()
+            self._stop.wait(LOOK_S)
+        return False
+
+    def _give_up_s(self) -> float | None:
+        return None if self._until == "forever" else GIVE_UP_S
+
+    def _check(self, reports: Mapping[str, ReaderReport], now: float) -> None:
+        give_up_s = self._give_up_s()
+        for instance, report in reports.items():
+            if report.fatal is not None:
+                raise report.fatal
+            if give_up_s is not None and report.failing_s > give_up_s:
+                raise self._gave_up(f"source {instance}", report.error)
+        sink = self._coordinator.exhausted(now, give_up_s)
+        if sink is not None:
+            raise self._gave_up(f"sink {sink}", self._coordinator.sinks[sink].error)
+
+    def _gave_up(self, what: str, error: str) -> RaypipeError:
+        return Unavailable(
+            f"Gave up on {what} after {GIVE_UP_S:.0f} s without success: {error}",
+            remedy="Nothing is lost: mend it and run again; the run resumes where each sink stands.",
+        )
+
+    def _finished(self, nothing_new: bool, now: float) -> bool:
+        if isinstance(self._until, int | float):
+            return now - self._began >= self._until
+        if self._until != "idle":
+            return False
+        return nothing_new and self._coordinator.caught_up(self._last_cut)
+
+    def _housekeeping(self, now: float) -> None:
+        self._holds.serve(time.time())
+        if now - self._told_at >= HEARTBEAT_S:
+            self._notice_successor()
+            self._tell()
+        if now - self._trimmed_at >= TRIM_S:
+            self._trimmed_at = now
+            self._trim()
+
+    def _notice_successor(self) -> None:
+        """An idle run commits nothing and so would not hear that it was fenced; its successor's note tells it."""
+        text = self._log.notes(STATUS_NOTE).get(STATUS_NOTE)
+        if text is not None and Status.from_json(text).run > self._claim.run:
+            raise Fenced(
+                f"A later run of pipeline {self._plan.pipeline} took over; this one stopped and wrote nothing since.",
+                remedy="Let only one run of a pipeline be at work.",
+                run=self._claim.run,
+            )
+
+    def _trim(self) -> None:
+        oldest = self._coordinator.forgettable()
+        if faults.armed("mutant.retain_early"):
+            oldest = self._log.last_cut()
+        if oldest is not None:
+            self._log.retain(oldest)
+
+    def _open(self, sink: str) -> Committed | None:
+        now = time.monotonic()
+        try:
+            committed = self._crew.open_sink(sink, self._log.renew(self._claim))
+            self._coordinator.opened(sink, self._resolve(sink, committed.cut))
+        except RaypipeError as error:
+            self._failed(sink, error, now)
+            return None
+        return committed
+
+    def _resolve(self, sink: str, cut: Cut | None) -> Cut | None:
+        """The cut a sink names, as this log knows it: a store keeps the number, the log what it means.
+
+        Raises:
+            SourceGap: it is a cut of another log, or one this log never had.
+        """
+        if cut is None:
+            return None
+        known = self._log.cut(cut.number)
+        if known is None or (cut.log and cut.log != self._log.identity):
+            raise SourceGap(
+                f"Sink {sink} holds cut {cut.number} of another log than {self._plan.log}.",
+                remedy=(
+                    "Put the old log file back, or remove the sink's tables and the log, and run again to load anew."
+                ),
+                sink=sink,
+                cut=cut.number,
+            )
+        return known
+
+    def _carry(self, order: RunEpoch) -> None:
+        began = time.monotonic()
+        try:
+            outcome = self._crew.carry(order.sinks, order.after, order.upto, self._keep_going)
+        except Interrupted:
+            for sink in order.sinks:
+                self._coordinator.failed(sink, Interrupted("stopping"), began)
+            return
+        except RaypipeError as error:
+            if error.directive is Directive.STOP:
+                raise
+            for sink in order.sinks:
+                self._failed(sink, error, began)
+            return
+        now = time.monotonic()
+        for sink, committed in outcome.committed.items():
+            if committed.cut is None or committed.cut.number < order.upto.number:
+                raise InvariantBroken(f"Sink {sink} committed less than epoch {order.upto.number}.")
+            self._coordinator.committed(sink, order.upto)
+        for sink, error in outcome.failed.items():
+            self._failed(sink, error, now)
+        self._coordinator.observe(outcome.bytes, now - began)
+        self._epochs += 1
+        self._rows += outcome.rows
+        self._recent.append((now, outcome.rows))
+        self._executors[outcome.executor] = self._executors.get(outcome.executor, 0) + 1
+        for stage, seconds in outcome.seconds.items():
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
+    def _failed(self, sink: str, error: RaypipeError, now: float) -> None:
+        if error.directive is Directive.STOP:
+            raise error
+        logger.warning("sink failed; it will be opened again", extra={"sink": sink, "kind": error.kind.value})
+        self._coordinator.failed(sink, error, now)
+
+    def _keep_going(self) -> bool:
+        now = time.monotonic()
+        if now - self._told_at >= HEARTBEAT_S:
+            self._tell()
+        if isinstance(self._until, int | float) and now - self._began >= self._until:
+            return False
+        return not self._stop.is_set()
+
+    def _pause(self, decision: object) -> bool:
+        """Waits a little while starting; False if the run shall end."""
+        now = time.monotonic()
+        self._check({}, now)
+        if now - self._told_at >= HEARTBEAT_S:
+            self._tell()
+        until = decision.until if isinstance(decision, Wait) else None
+        self._stop.wait(max(LOOK_S, min((until or now) - now, HEARTBEAT_S)))
+        return not self._stop.is_set()
+
+    def _tell(self, *, final: bool = False) -> None:
+        self._told_at = time.monotonic()
+        status = self.status()
+        # A fenced run must not write over its successor's note; nor may the end of a run fail for want of a note.
+        if self._claim.run and not (final and self._state == "failed" and self._successor_exists()):
+            with suppress(RaypipeError):
+                self._log.write_note(STATUS_NOTE, status.to_json())
+        self._observer(status)
+
+    def _successor_exists(self) -> bool:
+        with suppress(RaypipeError):
+            text = self._log.notes(STATUS_NOTE).get(STATUS_NOTE)
+            return text is not None and Status.from_json(text).run > self._claim.run
+        return True
+
+    def status(self) -> Status:
+        """What the run is doing now."""
+        now = time.monotonic()
+        while self._recent and now - self._recent[0][0] > 5.0:
+            self._recent.popleft()
+        window = max(0.5, min(5.0, now - self._began))
+        reports = self._crew.readers()
+        seconds = dict(self._seconds)
+        for report in reports.values():
+            for stage, spent in report.seconds.items():
+                seconds[stage] = seconds.get(stage, 0.0) + spent
+        return Status(
+            pipeline=self._plan.pipeline,
+            run=self._claim.run,
+            state=self._state,
+            runner=self._runner,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            at=time.time(),
+            epochs=self._epochs,
+            rows=self._rows,
+            rows_per_s=sum(rows for _, rows in self._recent) / window,
+            executors=dict(self._executors),
+            stage_s={stage: round(spent, 3) for stage, spent in seconds.items()},
+            instances=tuple(_instance_status(name, report) for name, report in reports.items()),
+            sinks=tuple(self._sink_status(name) for name in self._crew.sinks()),
+            error=self._error,
+        )
+
+    def _sink_status(self, name: str) -> SinkStatus:
+        progress = self._coordinator.sinks[name]
+        cut, last = progress.cut, self._last_cut
+        behind = last is not None and (cut is None or cut.number < last.number)
+        return SinkStatus(
+            name=name,
+            state="ready" if progress.held else ("retrying" if progress.error else "opening"),
+            cut=cut.number if cut is not None else None,
+            position=dict(cut.positions) if cut is not None else {},
+            lag_rows=last.rows - (cut.rows if cut is not None else 0) if last is not None and behind else 0,
+            lag_s=self._lag_s(cut) if behind else 0.0,
+            commits=progress.commits,
+            error=progress.error,
+        )
+
+    def _lag_s(self, held: Cut | None) -> float:
+        with suppress(RaypipeError):
+            for oldest in self._log.cuts(after=held.number if held is not None else 0, limit=1):
+                return round(max(0.0, time.time() - oldest.at), 3)
+        return 0.0
+
+
+def _instance_status(name: str, report: ReaderReport) -> InstanceStatus:
+    return InstanceStatus(
+        name=name,
+        state=report.state,
+        position=report.position,
+        loading=dict(report.loading),
+        pending=report.pending,
+        parked=report.parked,
+        rows=report.rows,
+        error=report.error,
+    )

@@ -1,0 +1,124 @@
+"""The crew of a local run: a thread for each reader; steps and sinks in the conductor's own thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Sink, Source
+from raypipe.errors import RaypipeError
+from raypipe.local.carry import Carrier, carry
+from raypipe.local.reader import Reader
+from raypipe.model import Claim, Committed, Cut, SinkTable
+from raypipe.plan.model import Plan
+
+
+class LocalCrew:
+    """See ``contracts.Crew``.
+
+    Args:
+        plan: What to run.
+        log: Of the conductor's thread.
+        flow: The steps.
+        sinks: Made, not open.
+        open_log: Makes a log object for a reader's thread.
+        open_source: Makes the source of an instance.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        log: Log,
+        flow: Carrier,
+        sinks: Iterable[Sink],
+        open_log: Callable[[], Log],
+        open_source: Callable[[str], Source],
+    ) -> None:
+        self._plan = plan
+        self._log = log
+        self._flow = flow
+        self._sinks = {sink.name: sink for sink in sinks}
+        self._generations: dict[str, int] = {}
+        self._open_log = open_log
+        self._open_source = open_source
+        self._readers: dict[str, Reader] = {}
+        self._resting = True
+        self._relations = topics_to_relations(plan, self.sinks().values())
+
+    def sinks(self) -> dict[str, tuple[SinkTable, ...]]:
+        """Units of commit and their tables."""
+        return {name: sink.tables for name, sink in self._sinks.items()}
+
+    def open_sink(self, name: str, claim: Claim) -> Committed:
+        """Opens a sink, or again."""
+        with suppress(RaypipeError):
+            self._sinks[name].abort()
+        self._generations[name] = claim.generation
+        self._resting = False
+        return self._sinks[name].open(claim.generation)
+
+    def start_readers(self, claim: Claim, reload: Collection[str]) -> None:
+        """Starts one thread for each instance."""
+        for instance in self._plan.instances:
+            self._readers[instance.name] = Reader(
+                open_source=partial(self._open_source, instance.name),
+                open_log=self._open_log,
+                prefix=self._plan.pipeline,
+                claim=claim,
+                reload=[table for table in reload if table.startswith(f"{instance.name}.")],
+                poll_bytes=int(self._plan.limits.get("poll_bytes", 16 << 20)),
+                log_bytes=int(self._plan.limits.get("log_bytes", 4 << 30)),
+            )
+            self._readers[instance.name].start()
+
+    def readers(self) -> dict[str, ReaderReport]:
+        """Newest reports."""
+        return {name: reader.report() for name, reader in self._readers.items()}
+
+    def order(self, instance: str, order: ReaderOrder) -> None:
+        """Passes an order on."""
+        self._readers[instance].order(order)
+
+    def carry(
+        self, sinks: Collection[str], after: Cut | None, upto: Cut, keep_going: Callable[[], bool]
+    ) -> EpochOutcome:
+        """Carries an epoch in the calling thread."""
+        self._resting = False
+        return carry(
+            log=self._log,
+            flow=self._flow,
+            relations=self._relations,
+            sinks={name: self._sinks[name] for name in sinks},
+            generations=self._generations,
+            after=after,
+            upto=upto,
+            keep_going=keep_going,
+        )
+
+    def rest(self) -> None:
+        """Lets go of locks; called often, acts once after work."""
+        if not self._resting:
+            self._resting = True
+            for sink in self._sinks.values():
+                sink.rest()
+
+    def close(self) -> None:
+        """Ends readers and sinks."""
+        for reader in self._readers.values():
+            reader.stop()
+        for sink in self._sinks.values():
+            with suppress(RaypipeError):
+                sink.close()
+
+
+def topics_to_relations(plan: Plan, units: Iterable[tuple[SinkTable, ...]]) -> Mapping[str, str]:
+    """Topics that feed some sink table, each with the relation (``instance.table``) it carries."""
+    topics = {topic for tables in units for table in tables for topic in plan.topics_of(table.relation)}
+    return {
+        schema.table.topic(plan.pipeline): str(schema.table)
+        for instance in plan.instances
+        for schema in instance.tables
+        if schema.table.topic(plan.pipeline) in topics
+    }

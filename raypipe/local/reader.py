@@ -1,0 +1,158 @@
+"""A reader at work: one thread that drives a pump, obeys orders and starts again after failures."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+
+from raypipe.contracts import Log, ReaderOrder, ReaderReport, Source
+from raypipe.engine.backoff import Backoff
+from raypipe.engine.pump import Pump
+from raypipe.errors import Directive, InvariantBroken, RaypipeError
+from raypipe.model import Claim
+
+# An idle source is asked again at the latest after this; ``Source.wait`` returns earlier when something came.
+IDLE_WAIT_S = 0.05
+
+
+class Reader:
+    """Runs in a thread of its own from ``start`` to ``stop``; every other method may be called from any thread.
+
+    Args:
+        open_source: Makes the source; called again after each failure.
+        open_log: Makes a log object for this thread.
+        prefix: Of the topics.
+        claim: The right to write; renewed whenever the pump is made again.
+        reload: Tables to load again.
+        poll_bytes: Soft bound of one log transaction.
+        log_bytes: The reader waits while the log keeps more than this, but never inside a source transaction: the
+            sinks cannot move on, and the log cannot shrink, before its cut.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_source: Callable[[], Source],
+        open_log: Callable[[], Log],
+        prefix: str,
+        claim: Claim,
+        reload: Collection[str],
+        poll_bytes: int,
+        log_bytes: int,
+    ) -> None:
+        self._open_source = open_source
+        self._open_log = open_log
+        self._prefix = prefix
+        self._claim = claim
+        self._reload = tuple(reload)
+        self._poll_bytes = poll_bytes
+        self._log_bytes = log_bytes
+        self._order = ReaderOrder()
+        self._report = ReaderReport()
+        self._rows_before = 0
+        self._parked_before = 0
+        self._seconds_before: dict[str, float] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"reader-{prefix}", daemon=True)
+
+    def start(self) -> None:
+        """Begins to read."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ends after the log transaction in hand; idempotent."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def order(self, order: ReaderOrder) -> None:
+        """Takes effect before the next piece; ``report().order`` says when."""
+        self._order = order
+
+    def report(self) -> ReaderReport:
+        """The newest report."""
+        return self._report
+
+    def _run(self) -> None:
+        backoff = Backoff()
+        renewing = False
+        while not self._stopping.is_set():
+            try:
+                self._serve(renewing)
+            except RaypipeError as error:
+                if error.directive is Directive.STOP:
+                    self._tell(state="failed", error=str(error), fatal=error)
+                    return
+                now = time.monotonic()
+                if self._report.error == "":
+                    backoff = Backoff()  # it worked for a while since the last failure
+                backoff = backoff.after_failure(now, at_once=error.directive is Directive.REOPEN)
+                self._tell(state="retrying", error=str(error), failing_s=now - backoff.since, settled=False)
+                self._stopping.wait(backoff.retry_at - now)
+                renewing = True
+            except Exception as error:
+                fatal = InvariantBroken(f"The reader of {self._prefix} failed unexpectedly.", cause=error)
+                self._tell(state="failed", error=f"{fatal} ({fatal.cause})", fatal=fatal)
+                return
+
+    def _serve(self, renewing: bool) -> None:
+        source = log = None
+        try:
+            log = self._open_log()
+            if renewing:
+                self._claim = log.renew(self._claim)
+            source = self._open_source()
+            pump = Pump(source, log, self._prefix, self._claim, self._poll_bytes)
+            pump.open(self._reload)
+            self._reload = ()
+            self._pump(pump, source, log)
+        finally:
+            for each in (source, log):
+                if each is not None:
+                    with suppress(RaypipeError):
+                        each.close()
+
+    def _pump(self, pump: Pump, source: Source, log: Log) -> None:
+        self._tell(state="streaming", position=pump.position, error="", failing_s=0.0, settled=False)
+        while not self._stopping.is_set():
+            order = self._order
+            if order.hold and pump.whole:
+                self._tell(state="held", order=order, settled=True)
+                self._stopping.wait(IDLE_WAIT_S / 5)
+                continue
+            if pump.whole and log.size() > self._log_bytes:
+                self._tell(state="full", order=order, settled=False)
+                self._stopping.wait(IDLE_WAIT_S)
+                continue
+            piece = pump.advance(order.upto)
+            figures = pump.figures
+            if piece is not None:
+                self._rows_before += figures.rows
+                self._parked_before += figures.parked
+                for stage, seconds in figures.seconds.items():
+                    self._seconds_before[stage] = self._seconds_before.get(stage, 0.0) + seconds
+                figures.rows = figures.parked = 0
+                figures.seconds = dict.fromkeys(figures.seconds, 0.0)
+                loading = source.progress() if piece.loading else {}
+                self._tell(
+                    state="loading" if piece.loading else "streaming",
+                    order=order,
+                    settled=False,
+                    position=pump.position,
+                    loading=dict(loading),
+                    pending=piece.pending,
+                    parked=self._parked_before,
+                    rows=self._rows_before,
+                    seconds=dict(self._seconds_before),
+                    error="",
+                    failing_s=0.0,
+                )
+                continue
+            self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position)
+            source.wait(IDLE_WAIT_S)
+
+    def _tell(self, **news: object) -> None:
+        self._report = replace(self._report, **news)  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+"""Runs a plan in this process."""
+
+from __future__ import annotations
+
+from threading import Event
+
+from raypipe.engine.status import Status
+from raypipe.local.conductor import Conductor, Observer, Until
+from raypipe.local.crew import LocalCrew
+from raypipe.log import open_log
+from raypipe.plan.model import Plan
+from raypipe.sinks import open_sinks
+from raypipe.sources import open_source
+from raypipe.steps import Flow
+
+
+def run_local(
+    plan: Plan, *, until: Until = "idle", observer: Observer = lambda _: None, stop: Event | None = None
+) -> Status:
+    """Runs a pipeline in this process until a condition holds.
+
+    Args:
+        plan: What to run.
+        until: ``"idle"``, ``"forever"`` or seconds.
+        observer: Told of the status about twice a second.
+        stop: Ends the run cleanly when set.
+
+    Returns:
+        The last status.
+
+    Raises:
+        Fenced: a later run took over.
+        RaypipeError: what no retry could mend.
+    """
+    log = open_log(plan.log)
+    sinks = [unit for sink in plan.sinks for unit in open_sinks(sink, plan.pipeline)]
+    relations = {table.relation for sink in sinks for table in sink.tables}
+    flow = Flow(plan, relations)
+    urls = {
+        instance.name: (instance.url, [schema.table.table for schema in instance.tables]) for instance in plan.instances
+    }
+    try:
+        crew = LocalCrew(
+            plan=plan,
+            log=log,
+            flow=flow,
+            sinks=sinks,
+            open_log=lambda: open_log(plan.log),
+            open_source=lambda name: open_source(name, *urls[name]),
+        )
+        conductor = Conductor(
+            plan=plan, log=log, crew=crew, until=until, observer=observer, stop=stop or Event(), runner="local"
+        )
+        return conductor.run()
+    finally:
+        flow.close()
+        log.close()

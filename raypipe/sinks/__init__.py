@@ -1,0 +1,1 @@
+"""Stores that changes are written into."""

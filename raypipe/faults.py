@@ -5,7 +5,9 @@ A failpoint costs one dictionary look-up when none is armed. Tests arm them thro
     RAYPIPE_FAULTS="log.append.after=kill@3,sink.commit.after=lose"
     RAYPIPE_FAULTS_FIRED=/tmp/x/fired      # one line per firing, written and synced before the action
 
-An entry is ``name=action[:argument][@n]``: the action happens at the n-th passage only (default 1), counted per process.
+An entry is ``name=action[:argument][@n]``: the action happens at the n-th passage (default 1), counted per process,
+and once in all: a process that finds its line in the file of firings already leaves it alone, so that a restarted actor
+does not die of the same failpoint for ever.
 
 | action | what happens |
 |---|---|
@@ -82,6 +84,14 @@ def _record(name: str, action: str) -> None:
         os.close(handle)
 
 
+def _has_fired(name: str) -> bool:
+    path = os.environ.get("RAYPIPE_FAULTS_FIRED")
+    if not path or not os.path.exists(path):
+        return False
+    with open(path) as lines:
+        return any(line.split(" ", 1)[0] == name for line in lines)
+
+
 def arm(text: str) -> None:
     """Arms failpoints in this process, as ``RAYPIPE_FAULTS`` would; an empty text disarms all."""
     global _armed
@@ -93,7 +103,9 @@ def armed(name: str) -> bool:
     """Tells whether a mutant is armed, and records that it was asked."""
     if name not in _armed:
         return False
-    _record(name, "skip")
+    if name not in _passages:
+        _passages[name] = 1
+        _record(name, "skip")
     return True
 
 
@@ -108,7 +120,7 @@ def point(name: str) -> None:
         return
     verb, argument, nth = _armed[name]
     _passages[name] = _passages.get(name, 0) + 1
-    if _passages[name] != nth:
+    if _passages[name] != nth or _has_fired(name):
         return
     _record(name, verb)
     if verb == "kill":

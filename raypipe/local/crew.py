@@ -8,7 +8,8 @@ from functools import partial
 
 from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Sink, Source
 from raypipe.errors import RaypipeError
-from raypipe.local.carry import Carrier, carry
+from raypipe.local.carry import carry
+from raypipe.local.inline import InlineExecutor, Steps
 from raypipe.local.reader import Reader
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
@@ -20,7 +21,7 @@ class LocalCrew:
     Args:
         plan: What to run.
         log: Of the conductor's thread.
-        flow: The steps.
+        steps: To run on every batch.
         sinks: Made, not open.
         open_log: Makes a log object for a reader's thread.
         open_source: Makes the source of an instance.
@@ -31,14 +32,14 @@ class LocalCrew:
         *,
         plan: Plan,
         log: Log,
-        flow: Carrier,
+        steps: Steps,
         sinks: Iterable[Sink],
         open_log: Callable[[], Log],
         open_source: Callable[[str], Source],
     ) -> None:
         self._plan = plan
         self._log = log
-        self._flow = flow
+        self._steps = steps
         self._sinks = {sink.name: sink for sink in sinks}
         self._generations: dict[str, int] = {}
         self._open_log = open_log
@@ -87,9 +88,7 @@ class LocalCrew:
         """Carries an epoch in the calling thread."""
         self._resting = False
         return carry(
-            log=self._log,
-            flow=self._flow,
-            relations=self._relations,
+            executor=InlineExecutor(self._log, self._steps, self._relations),
             sinks={name: self._sinks[name] for name in sinks},
             generations=self._generations,
             after=after,

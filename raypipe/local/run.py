@@ -43,7 +43,7 @@ def run_local(
         crew = LocalCrew(
             plan=plan,
             log=log,
-            flow=flow,
+            steps=flow,
             sinks=sinks,
             open_log=lambda: open_log(plan.log),
             open_source=lambda name: open_source(name, *urls[name]),

@@ -1,0 +1,68 @@
+"""The consumer actor: reads the log, runs the steps and feeds the sink actors, one epoch at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from actors.data_executor import RayDataExecutor
+from actors.sink import RemoteSink, commit_together
+from raypipe.contracts import EpochOutcome
+from raypipe.local.carry import carry
+from raypipe.local.crew import topics_to_relations
+from raypipe.local.inline import Executor, InlineExecutor
+from raypipe.log import open_log
+from raypipe.model import Cut, SinkTable
+from raypipe.plan.model import Plan
+from raypipe.steps import Flow
+
+# From this many bytes on, starting a Ray Data execution (0.1 to 2 s) costs less than its parallelism gains.
+RAY_DATA_BYTES = 128 << 20
+
+
+@ray.remote(num_cpus=0, max_restarts=0, max_concurrency=2)
+class ConsumerActor:
+    """Carries epochs; holds nothing that a fresh one could not read from the log.
+
+    Args:
+        plan: What runs.
+        units: Units of commit and their tables.
+    """
+
+    def __init__(self, plan: Plan, units: Mapping[str, tuple[SinkTable, ...]]) -> None:
+        self._plan = plan
+        self._units = units
+        self._relations = topics_to_relations(plan, units.values())
+        self._wanted = tuple({table.relation: None for tables in units.values() for table in tables})
+        self._threshold = float(plan.limits.get("ray_data_bytes", RAY_DATA_BYTES))
+        self._stopping = threading.Event()
+        self._local = threading.local()  # log and steps belong to the thread that carries
+
+    def carry(
+        self, sinks: Mapping[str, Any], generations: Mapping[str, int], after: Cut | None, upto: Cut
+    ) -> EpochOutcome:
+        """Carries sinks (actor handles by name) from ``after`` to ``upto``."""
+        return carry(
+            executor=self._executor(upto.bytes - (after.bytes if after is not None else 0)),
+            sinks={name: RemoteSink(actor, name, self._units[name]) for name, actor in sinks.items()},
+            generations=generations,
+            after=after,
+            upto=upto,
+            keep_going=lambda: not self._stopping.is_set(),
+            commit=commit_together,
+        )
+
+    def interrupt(self) -> None:
+        """The run is ending: throw the epoch in hand away."""
+        self._stopping.set()
+
+    def _executor(self, size_bytes: int) -> Executor:
+        if not hasattr(self._local, "log"):
+            self._local.log = open_log(self._plan.log)
+            self._local.flow = Flow(self._plan, self._wanted)
+        if size_bytes >= self._threshold:
+            return RayDataExecutor(self._plan, self._local.log, self._relations, self._wanted)
+        return InlineExecutor(self._local.log, self._local.flow, self._relations)

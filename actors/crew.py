@@ -1,0 +1,204 @@
+"""The crew of a Ray run: an actor for each reader and each sink, and a consumer between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from actors.asking import ActorLost, answer
+from actors.consumer import ConsumerActor
+from actors.reader import ReaderActor
+from actors.sink import SinkActor
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport
+from raypipe.model import Claim, Committed, Cut, SinkTable
+from raypipe.plan.model import Plan, SinkPlan
+from raypipe.sinks import open_sinks
+
+# How long a look at a future may take while the conductor wants to tell its status.
+LOOK_S = 0.2
+# Actors get this long to end what they have in hand before they are killed.
+CLOSE_S = 5.0
+
+
+class RayCrew:
+    """See ``contracts.Crew``. The actors die with the process that made this object.
+
+    Args:
+        plan: What to run.
+        log: Of the conductor's thread; used to renew claims of readers that start again.
+        token: Part of the actors' names, so that two runs on one cluster do not meet.
+    """
+
+    def __init__(self, *, plan: Plan, log: Log, token: str) -> None:
+        self._plan = plan
+        self._log = log
+        self._prefix = f"{plan.pipeline}/{token}"
+        self._units: dict[str, tuple[SinkTable, ...]] = {}
+        self._sink_plans: dict[str, SinkPlan] = {}
+        for sink_plan in plan.sinks:
+            for sink in open_sinks(sink_plan, plan.pipeline):
+                self._units[sink.name] = sink.tables
+                self._sink_plans[sink.name] = sink_plan
+        self._sinks: dict[str, Any] = {}
+        self._generations: dict[str, int] = {}
+        self._consumer: Any = None
+        self._readers: dict[str, _ReaderHandle] = {}
+        self._claim: Claim | None = None
+        self._resting = True
+        self._starts = 0
+
+    def sinks(self) -> dict[str, tuple[SinkTable, ...]]:
+        """Units of commit and their tables."""
+        return self._units
+
+    def open_sink(self, name: str, claim: Claim) -> Committed:
+        """Opens a sink, in a new actor if the old one died."""
+        self._generations[name] = claim.generation
+        self._resting = False
+        try:
+            if name in self._sinks:
+                return self._ask_to_open(name, claim)
+        except ActorLost:
+            self._kill(self._sinks.pop(name))
+        self._sinks[name] = SinkActor.options(name=self._name(f"sink:{name}")).remote(
+            self._sink_plans[name], self._plan.pipeline, name
+        )
+        return self._ask_to_open(name, claim)
+
+    def _ask_to_open(self, name: str, claim: Claim) -> Committed:
+        committed: Committed = answer(self._sinks[name].open.remote(claim.generation), f"Sink {name}")
+        return committed
+
+    def start_readers(self, claim: Claim, reload: Collection[str]) -> None:
+        """Starts an actor for each instance."""
+        self._claim = claim
+        for instance in self._plan.instances:
+            tables = tuple(table for table in reload if table.startswith(f"{instance.name}."))
+            self._readers[instance.name] = _ReaderHandle(self._start_reader(instance.name, claim, tables), tables)
+
+    def _start_reader(self, instance: str, claim: Claim, reload: Collection[str]) -> Any:
+        return ReaderActor.options(name=self._name(f"reader:{instance}")).remote(self._plan, instance, claim, reload)
+
+    def readers(self) -> dict[str, ReaderReport]:
+        """Newest reports; a reader that died is started again with a new claim."""
+        for instance, handle in self._readers.items():
+            try:
+                handle.look()
+            except ActorLost as lost:
+                assert self._claim is not None
+                self._kill(handle.actor)
+                self._claim = self._log.renew(self._claim)
+                fresh = _ReaderHandle(self._start_reader(instance, self._claim, handle.reload), handle.reload)
+                fresh.report = replace(handle.report, state="retrying", settled=False, error=str(lost))
+                fresh.order(handle.ordered)
+                self._readers[instance] = fresh
+        return {instance: handle.report for instance, handle in self._readers.items()}
+
+    def order(self, instance: str, order: ReaderOrder) -> None:
+        """Passes an order on, if it is a new one."""
+        self._readers[instance].order(order)
+
+    def carry(
+        self, sinks: Collection[str], after: Cut | None, upto: Cut, keep_going: Callable[[], bool]
+    ) -> EpochOutcome:
+        """Has the consumer carry an epoch."""
+        self._resting = False
+        if self._consumer is None:
+            self._consumer = ConsumerActor.options(name=self._name("consumer")).remote(self._plan, self._units)
+        actors = {name: self._sinks[name] for name in sinks}
+        generations = {name: self._generations[name] for name in sinks}
+        reference = self._consumer.carry.remote(actors, generations, after, upto)
+        try:
+            while not ray.wait([reference], timeout=LOOK_S)[0]:
+                if not keep_going():
+                    self._consumer.interrupt.remote()
+                    break
+            outcome: EpochOutcome = answer(reference, "The consumer")
+        except ActorLost:
+            self._kill(self._consumer)
+            self._consumer = None
+            raise
+        return outcome
+
+    def rest(self) -> None:
+        """Lets go of locks; called often, acts once after work."""
+        if not self._resting:
+            self._resting = True
+            for name, actor in self._sinks.items():
+                with suppress(ActorLost):
+                    answer(actor.rest.remote(), f"Sink {name}")
+
+    def close(self) -> None:
+        """Lets every actor end what it has in hand, then ends it."""
+        ending = [handle.actor.stop.remote() for handle in self._readers.values()]
+        ending += [actor.close.remote() for actor in self._sinks.values()]
+        if ending:
+            with suppress(RayError):
+                ray.wait(ending, num_returns=len(ending), timeout=CLOSE_S)
+        actors = [handle.actor for handle in self._readers.values()] + list(self._sinks.values())
+        for actor in [*actors, *([self._consumer] if self._consumer is not None else [])]:
+            self._kill(actor)
+        self._sinks.clear()
+        self._consumer = None
+        self._readers = {name: handle.ended() for name, handle in self._readers.items()}
+
+    def _name(self, role: str) -> str:
+        self._starts += 1
+        return f"{self._prefix}/{role}#{self._starts}"
+
+    @staticmethod
+    def _kill(actor: Any) -> None:
+        with suppress(RayError):
+            ray.kill(actor)
+
+
+class _ReaderHandle:
+    """A reader actor and what is known of it; asks for the next report only when the last has come."""
+
+    # Reports are asked for this often; the conductor itself looks far more often.
+    EVERY_S = 0.02
+
+    def __init__(self, actor: Any, reload: Collection[str]) -> None:
+        self.actor = actor
+        self.reload = tuple(reload)
+        self.report = ReaderReport()
+        self.ordered = ReaderOrder()
+        self._asked: Any = None
+        self._asked_at = 0.0
+        self._alive = True
+
+    def look(self) -> None:
+        """Takes a report if one has come.
+
+        Raises:
+            ActorLost: the actor died.
+        """
+        if not self._alive:
+            return
+        now = time.monotonic()
+        if self._asked is None:
+            if now - self._asked_at >= self.EVERY_S:
+                self._asked, self._asked_at = self.actor.report.remote(), now
+            return
+        if ray.wait([self._asked], timeout=0)[0]:
+            asked, self._asked = self._asked, None
+            self.report = answer(asked, "A reader")
+            if self.report.position is not None:
+                self.reload = ()  # the position in the log now says what is loading
+
+    def order(self, order: ReaderOrder) -> None:
+        """Sends an order unless it was the last one sent."""
+        if order != self.ordered and self._alive:
+            self.ordered = order
+            self.actor.order.remote(order)
+
+    def ended(self) -> _ReaderHandle:
+        """Keeps the last report, asks no more."""
+        self._alive = False
+        return self

@@ -1,0 +1,46 @@
+"""The reader actor: one for each instance, from its change stream into the log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+
+import ray
+
+from raypipe.contracts import ReaderOrder, ReaderReport
+from raypipe.local.reader import Reader
+from raypipe.log import open_log
+from raypipe.model import Claim
+from raypipe.plan.model import Plan
+from raypipe.sources import open_source
+
+
+@ray.remote(num_cpus=0, max_restarts=0)
+class ReaderActor:
+    """Hosts a ``Reader`` thread; started again by the crew, with a new claim, never by Ray."""
+
+    def __init__(self, plan: Plan, instance: str, claim: Claim, reload: Collection[str]) -> None:
+        chosen = next(each for each in plan.instances if each.name == instance)
+        tables = [schema.table.table for schema in chosen.tables]
+        self._reader = Reader(
+            open_source=partial(open_source, instance, chosen.url, tables),
+            open_log=partial(open_log, plan.log),
+            prefix=plan.pipeline,
+            claim=claim,
+            reload=reload,
+            poll_bytes=int(plan.limits.get("poll_bytes", 16 << 20)),
+            log_bytes=int(plan.limits.get("log_bytes", 4 << 30)),
+        )
+        self._reader.start()
+
+    def report(self) -> ReaderReport:
+        """What the reader last said of itself."""
+        return self._reader.report()
+
+    def order(self, order: ReaderOrder) -> None:
+        """Passes an order on."""
+        self._reader.order(order)
+
+    def stop(self) -> None:
+        """Ends the thread after the log transaction in hand."""
+        self._reader.stop()

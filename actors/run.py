@@ -1,0 +1,119 @@
+"""Runs a plan on Ray: starts or joins a cluster, starts the coordinator, and watches it until the end."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import ray
+
+import raypipe
+from actors.asking import ActorLost, answer
+from actors.coordinator import CoordinatorActor
+from raypipe.engine.status import HEARTBEAT_S, Status
+from raypipe.errors import Unavailable
+from raypipe.local.conductor import Observer, Until
+from raypipe.plan.model import Plan
+
+NAMESPACE = "raypipe"
+# A coordinator that dies this often in a row, without a status between, is not helped by starting it again.
+MOST_DEATHS = 5
+
+
+def run_on_ray(
+    plan: Plan,
+    *,
+    address: str | None = None,
+    until: Until = "idle",
+    observer: Observer = lambda _: None,
+    stop: Event | None = None,
+) -> Status:
+    """Runs a pipeline on Ray until a condition holds.
+
+    Args:
+        plan: What to run.
+        address: Of a cluster (``auto``, ``host:port``); None joins the cluster of a submitted job, or starts a local
+            Ray of its own that ends with the run.
+        until: ``"idle"``, ``"forever"`` or seconds.
+        observer: Told of the status about twice a second.
+        stop: Ends the run cleanly when set.
+
+    Raises:
+        Fenced: a later run took over.
+        Unavailable: the cluster cannot be reached, or the coordinator kept dying.
+        RaypipeError: what no retry could mend.
+    """
+    started = connect(address)
+    try:
+        return _watch(plan, until, observer, stop or Event())
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def connect(address: str | None) -> bool:
+    """Joins a cluster or starts a local one; True if this call did, and should end it.
+
+    Raises:
+        Unavailable: the cluster does not answer, or wants a token that is not there.
+    """
+    if ray.is_initialized():
+        return False
+    # A driver that `ray job submit` started finds its cluster in the environment.
+    address = address or (
+        "auto" if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") else None
+    )
+    quiet = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
+    try:
+        if address is None:
+            ray.init(address="local", _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1", **quiet)
+        else:
+            ray.init(address=address, runtime_env=_shipped(), **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Unavailable(
+            f"Ray does not answer at {address or 'a local start'}.",
+            remedy=(
+                "Start one with 'ray start --head', or leave --address out. If the cluster wants a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
+            ),
+            cause=error,
+        ) from error
+    return True
+
+
+def _shipped() -> dict[str, Any]:
+    """What workers of a foreign cluster need to import us, unless the job ships its own working directory."""
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        return {}
+    root = Path(raypipe.__file__).parent
+    return {"py_modules": [str(root), str(root.parent / "actors")]}
+
+
+def _watch(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
+    deaths = 0
+    began = time.monotonic()
+    while True:
+        coordinator = CoordinatorActor.options(name=f"{plan.pipeline}/{uuid.uuid4().hex[:6]}/coordinator").remote(
+            plan, uuid.uuid4().hex[:6]
+        )
+        left = until if isinstance(until, str) else max(0.0, until - (time.monotonic() - began))
+        ending = coordinator.run.remote(left)
+        try:
+            while not ray.wait([ending], timeout=HEARTBEAT_S)[0]:
+                if stop.is_set():
+                    coordinator.stop.remote()
+                status = answer(coordinator.status.remote(), "The coordinator", timeout_s=30.0)
+                deaths = 0 if status.run else deaths
+                observer(status)
+            status = answer(ending, "The coordinator")
+            observer(status)
+            return status
+        except ActorLost as lost:
+            ray.kill(coordinator)
+            deaths += 1
+            if deaths >= MOST_DEATHS or stop.is_set():
+                raise Unavailable(f"The coordinator died {deaths} times in a row.", cause=lost) from lost

@@ -1,0 +1,167 @@
+"""Verifies a pipeline, running or stopped: one source position, one cut, every sink beside the oracle."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from raypipe.contracts import Log, Sink
+from raypipe.engine.status import STATUS_NOTE, Status
+from raypipe.errors import InvariantBroken, RaypipeError, Unavailable
+from raypipe.local.run import run_local
+from raypipe.log import open_log
+from raypipe.plan.model import Plan
+from raypipe.sinks import open_sinks
+from raypipe.sources import open_source
+from raypipe.verify.compare import compare, with_values
+from raypipe.verify.hold import LOOK_S, Hold
+from raypipe.verify.oracle import Oracle
+from raypipe.verify.report import Report, TableReport
+
+Observer = Callable[[str], None]
+
+
+def verify(
+    plan: Plan, *, values: bool = False, observer: Observer = lambda _: None, timeout_s: float = 300.0
+) -> Report:
+    """Compares every sink with the steps' SQL over the source tables, all at one cut.
+
+    A running pipeline keeps running: its readers pause for as long as a read transaction takes to open, its sinks
+    rest at the cut while they are compared. A stopped one is run, here, up to the position the oracle saw.
+
+    Args:
+        plan: Of the pipeline.
+        values: Put whole rows into the report's examples; without, only keys.
+        observer: Told in words what is being done.
+        timeout_s: For the pipeline to load, to stop at the position, and to bring its sinks there.
+
+    Raises:
+        Unavailable: the pipeline did not get there in time, or ended meanwhile.
+        RaypipeError: what running it raised.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raypipe-verify-")))
+        log = open_log(plan.log)
+        stack.callback(log.close)
+        alive = stack.enter_context(_a_run(plan, log, observer))
+        _await_loaded(log, alive, timeout_s)
+        hold = stack.enter_context(Hold(lambda: open_log(plan.log), alive, timeout_s))
+        observer("asking the readers to stand still")
+        hold.held()
+        oracle = Oracle(folder)
+        stack.callback(oracle.close)
+        with ExitStack() as reading:
+            views = {
+                instance.name: reading.enter_context(
+                    open_source(instance.name, instance.url, [s.table.table for s in instance.tables]).view()
+                )
+                for instance in plan.instances
+            }
+            hold.cut({name: view.position for name, view in views.items()})
+            parked = oracle.load(plan, views, lambda table, rows: observer(f"reading {table}: {rows:,} rows"))
+        observer("waiting for the sinks to reach the cut")
+        number = hold.ready()
+        cut = log.cut(number)
+        if cut is None:
+            raise InvariantBroken(f"The log forgot cut {number} while it was being verified.")
+        reports = [
+            report
+            for sink_plan in plan.sinks
+            for sink in open_sinks(sink_plan, plan.pipeline)
+            for report in _verify_sink(plan, oracle, sink, number, values, observer)
+        ]
+        return Report(
+            pipeline=plan.pipeline,
+            cut=number,
+            positions=cut.positions,
+            tables=tuple(reports),
+            parked=parked,
+            seconds=round(time.monotonic() - began, 3),
+        )
+
+
+@contextmanager
+def _a_run(plan: Plan, log: Log, observer: Observer) -> Iterator[Callable[[], None]]:
+    """A run to talk to, the one at work or one of our own; yields a check that it still lives."""
+    status = _status(log)
+    if status is not None and status.alive(time.time()):
+        observer(f"run {status.run} is at work; it goes on")
+        yield lambda: _check_alive(log)
+        return
+    observer("nothing runs; catching up with the source first")
+    stop = threading.Event()
+    failure: list[RaypipeError] = []
+
+    def run() -> None:
+        try:
+            run_local(plan, until="forever", stop=stop)
+        except RaypipeError as error:
+            failure.append(error)
+        except Exception as error:
+            failure.append(InvariantBroken("The run that verify started failed.", cause=error))
+
+    def check() -> None:
+        if failure:
+            raise failure[0]
+
+    thread = threading.Thread(target=run, name="verify-run", daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _await_loaded(log: Log, alive: Callable[[], None], timeout_s: float) -> None:
+    """Waits for the first whole load: before it there is no state to compare."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while time.monotonic() < deadline:
+        alive()
+        cut = log.last_cut()
+        if cut is not None and not cut.loading:
+            return
+        pause.wait(LOOK_S)
+    raise Unavailable(
+        f"The source tables were not loaded within {timeout_s:.0f} s.",
+        remedy="See 'raypipe status' for the progress, then verify again.",
+    )
+
+
+def _verify_sink(
+    plan: Plan, oracle: Oracle, sink: Sink, number: int, values: bool, observer: Observer
+) -> Iterator[TableReport]:
+    with sink.contents() as contents:
+        held = contents.committed.cut
+        if held is None or held.number != number:
+            raise Unavailable(
+                f"Sink {sink.name} moved on from cut {number} while it was being verified.", remedy="Verify again."
+            )
+        for table in sink.tables:
+            observer(f"comparing {sink.name}: {table.name}")
+            expected = oracle.expect(plan, table.relation)
+            report = compare(oracle, expected, sink.name, table, contents, columns=table.schema)
+            if values and not report.ok:
+                report = replace(report, examples=with_values(oracle, report))
+            yield report
+    sink.close()
+
+
+def _status(log: Log) -> Status | None:
+    text = log.notes(STATUS_NOTE).get(STATUS_NOTE)
+    return Status.from_json(text) if text is not None else None
+
+
+def _check_alive(log: Log) -> None:
+    status = None
+    with suppress(RaypipeError):
+        status = _status(log)
+    if status is not None and not status.alive(time.time()):
+        raise Unavailable("The run ended while it was being verified.", remedy="Verify again: a stopped one works too.")

@@ -7,6 +7,7 @@ import threading
 import ray
 
 from actors.crew import RayCrew
+from actors.metrics import RunMetrics
 from raypipe.engine.status import Status
 from raypipe.local.conductor import Conductor, Until
 from raypipe.log import open_log
@@ -27,6 +28,7 @@ class CoordinatorActor:
         self._token = token
         self._status = Status(pipeline=plan.pipeline, runner="ray")
         self._stop = threading.Event()
+        self._metrics = RunMetrics(plan.pipeline)
 
     def run(self, until: Until) -> Status:
         """Runs to the end; see ``Conductor.run``."""
@@ -56,3 +58,4 @@ class CoordinatorActor:
 
     def _observe(self, status: Status) -> None:
         self._status = status
+        self._metrics.publish(status)

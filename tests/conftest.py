@@ -1,0 +1,87 @@
+"""What every test gets: one printed seed, a short folder, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import psutil
+import pytest
+
+SEED = "RAYPIPE_SEED"
+TEST = "RAYPIPE_TEST"
+
+# A process that was told to end gets this long to do so; Ray's own shutdown is the slowest.
+GONE_WITHIN_S = 10.0
+
+# Python's own helpers, which live as long as the process that needed them first.
+HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Chooses the seed once, in the process that xdist's workers inherit their environment from."""
+    seed = int(os.environ.setdefault(SEED, str(random.SystemRandom().randrange(2**32))))
+    if config.getoption("hypothesis_seed") is None:
+        config.option.hypothesis_seed = str(seed)
+    # No deadline: it measures how busy the machine is.
+    hypothesis.settings.register_profile("raypipe", deadline=None, print_blob=True)
+    hypothesis.settings.load_profile("raypipe")
+
+
+def pytest_report_header() -> str:
+    """Tells how to run the same tests again."""
+    return f"seed: {SEED}={os.environ[SEED]}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives tests that start or kill many processes to one worker, one after another (``--dist loadgroup``)."""
+    for item in items:
+        if item.get_closest_marker("ray") or item.get_closest_marker("chaos"):
+            item.add_marker(pytest.mark.xdist_group("processes"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """A seed for this test, made from the run's seed and the test's name, so that one test alone repeats itself."""
+    return random.Random(f"{os.environ[SEED]} {request.node.nodeid}").randrange(2**32)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """An empty folder with a short name: a Unix socket's path has 107 bytes, and Ray spends 60 of them."""
+    path = Path(tempfile.mkdtemp(prefix="rp", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_process_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test whose processes outlive it; finds orphans too, by a variable that every descendant inherits."""
+    name = f"{os.getpid()} {request.node.nodeid}"
+    monkeypatch.setenv(TEST, name)
+    yield
+    left = _processes_of(name)
+    if left:
+        _, left = psutil.wait_procs(left, timeout=GONE_WITHIN_S)
+        for process in left:
+            process.kill()
+    assert not left, f"processes left behind: {', '.join(str(process) for process in left)}"
+
+
+def _processes_of(test: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(TEST) == test:
+                command = " ".join(process.cmdline())
+                if command and not any(helper in command for helper in HELPERS):
+                    found.append(process)
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or another user's
+    return found

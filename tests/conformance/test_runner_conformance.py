@@ -1,0 +1,221 @@
+"""One suite for every runner: whatever runs a plan, the sinks hold what the steps' SQL returns over the source."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+
+import duckdb
+import pytest
+from raypipe.local.assemble import assemble
+
+from raypipe.engine.status import Status
+from raypipe.local.run import run_local
+from raypipe.plan.model import Plan
+from raypipe.spec import load
+from raypipe.verify import verify
+
+Runner = Callable[..., Status]
+
+FILE = """\
+pipeline: suite
+log: sqlite:///log.db
+sources:
+  shop: {{url: "sqlite:///shop.db", tables: [orders, refunds]}}
+steps:
+  paid:
+    sql: {paid}
+  money:
+    sql: |
+      SELECT id, amount FROM shop.orders
+      UNION ALL
+      SELECT id, -amount AS amount FROM shop.refunds
+  large:
+    sql: SELECT id, cents FROM paid WHERE cents > 5000
+sinks:
+  warehouse:
+    url: "duckdb:///warehouse.duckdb"
+    tables: {{paid: {{from: paid}}, money: {{from: money}}, large: {{from: large}}, orders: {{from: shop.orders}}}}
+  history:
+    url: "delta:///lake"
+    tables: {{orders: {{from: shop.orders, mode: history}}}}
+{limits}
+"""
+PAID = "SELECT id, customer, (amount * 100)::BIGINT AS cents FROM shop.orders WHERE status = 'paid'"
+
+
+class Shop:
+    """A folder with a source, a pipeline file and whatever a runner makes of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.execute(
+            "CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT, amount DECIMAL(10,2), status TEXT)",
+            "CREATE TABLE refunds (id INTEGER PRIMARY KEY, amount DECIMAL(10,2))",
+        )
+        self.write()
+
+    def write(self, paid: str = PAID, limits: str = "") -> None:
+        (self.folder / "pipeline.yaml").write_text(FILE.format(paid=paid, limits=limits))
+
+    def plan(self) -> Plan:
+        return assemble(load(self.folder / "pipeline.yaml"))
+
+    def execute(self, *statements: str) -> None:
+        connection = sqlite3.connect(self.folder / "shop.db")
+        try:
+            connection.executescript(";\n".join(statements) + ";")
+        finally:
+            connection.close()
+
+    def fill(self, rows: int, start: int = 1) -> None:
+        self.execute(
+            f"""WITH RECURSIVE n(i) AS (SELECT {start} UNION ALL SELECT i + 1 FROM n WHERE i < {start + rows - 1})
+            INSERT INTO orders
+            SELECT i, 'c' || i % 7, i % 97 + 0.5, CASE WHEN i % 3 THEN 'paid' ELSE 'open' END FROM n""",
+            f"""WITH RECURSIVE n(i) AS (SELECT {start} UNION ALL SELECT i + 10 FROM n WHERE i < {start + rows - 10})
+            INSERT INTO refunds SELECT i, i % 13 FROM n""",
+        )
+
+    def change(self) -> None:
+        self.execute(
+            "BEGIN",
+            "UPDATE orders SET status = 'open' WHERE id % 5 = 0",
+            "UPDATE orders SET status = 'paid', amount = amount + 60 WHERE id % 7 = 0",
+            "UPDATE orders SET id = id + 1000000 WHERE id % 11 = 0",
+            "DELETE FROM orders WHERE id % 13 = 0",
+            "INSERT OR REPLACE INTO refunds VALUES (1, 5), (2000001, 6)",
+            "COMMIT",
+        )
+
+    def read(self, table: str) -> list[tuple[object, ...]]:
+        connection = duckdb.connect(str(self.folder / "warehouse.duckdb"), read_only=True)
+        try:
+            return connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
+        finally:
+            connection.close()
+
+    def expected_paid(self) -> list[tuple[object, ...]]:
+        connection = sqlite3.connect(self.folder / "shop.db")
+        try:
+            return connection.execute(
+                "SELECT id, customer, CAST(round(amount * 100) AS INTEGER) FROM orders WHERE status = 'paid' ORDER BY 1"
+            ).fetchall()
+        finally:
+            connection.close()
+
+
+def local(plan: Plan, **options: object) -> Status:
+    return run_local(plan, **options)  # type: ignore[arg-type]
+
+
+def on_ray(plan: Plan, **options: object) -> Status:
+    from actors.run import run_on_ray
+
+    return run_on_ray(plan, **options)  # type: ignore[arg-type]
+
+
+def careless(plan: Plan, **_: object) -> Status:
+    """Runs each step's SQL over the source once, appends what comes out, and never deletes: must fail the suite."""
+    source = sqlite3.connect(plan.instances[0].url.removeprefix("sqlite:///"))
+    rows = source.execute("SELECT id, customer, CAST(amount * 100 AS INT) FROM orders WHERE status = 'paid'").fetchall()
+    source.close()
+    target = duckdb.connect(plan.sinks[0].url.removeprefix("duckdb:///"))
+    target.execute("CREATE TABLE IF NOT EXISTS paid (id BIGINT, customer VARCHAR, cents BIGINT)")
+    if rows:
+        target.executemany("INSERT INTO paid VALUES (?, ?, ?)", rows)
+    target.close()
+    return Status(pipeline=plan.pipeline, state="stopped")
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    from actors.run import connect
+
+    ray = pytest.importorskip("ray")
+    connect(None)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
+def runner(request: pytest.FixtureRequest) -> Runner:
+    if request.param == "ray":
+        request.getfixturevalue("ray_session")
+        return on_ray
+    return local
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def loads_and_follows(run: Runner, shop: Shop) -> None:
+    shop.fill(500)
+    run(shop.plan(), until="idle")
+    assert shop.read("paid") == shop.expected_paid()
+    shop.change()
+    run(shop.plan(), until="idle")
+    assert shop.read("paid") == shop.expected_paid()
+
+
+def test_a_run_until_idle_loads_and_a_second_one_follows_the_changes(runner: Runner, shop: Shop) -> None:
+    loads_and_follows(runner, shop)
+    report = verify(shop.plan())
+    assert report.ok, report.to_json()
+    assert {table.table for table in report.tables} == {"paid", "money", "large", "orders"}
+
+
+def test_a_careless_runner_fails_the_suite(shop: Shop) -> None:
+    with pytest.raises(AssertionError):
+        loads_and_follows(careless, shop)
+
+
+def test_a_step_whose_sql_changed_is_loaded_anew(runner: Runner, shop: Shop) -> None:
+    shop.fill(300)
+    runner(shop.plan(), until="idle")
+    shop.write(paid="SELECT id, customer, (amount * 100)::BIGINT AS cents FROM shop.orders WHERE status = 'open'")
+    runner(shop.plan(), until="idle")
+    assert verify(shop.plan()).ok
+    assert len(shop.read("paid")) == 100
+
+
+def test_a_run_ends_when_told_and_the_next_resumes(runner: Runner, shop: Shop) -> None:
+    shop.fill(300)
+    stop = Event()
+    status = runner(shop.plan(), until="forever", stop=stop, observer=lambda s: stop.set() if s.epochs else None)
+    assert status.state == "stopped"
+    shop.change()
+    runner(shop.plan(), until="idle")
+    assert shop.read("paid") == shop.expected_paid()
+
+
+def test_a_run_tells_where_it_stands(runner: Runner, shop: Shop) -> None:
+    shop.fill(300)
+    told: list[Status] = []
+    status = runner(shop.plan(), until="idle", observer=told.append)
+    assert told
+    assert status.rows >= 330
+    assert {sink.name: sink.lag_rows for sink in status.sinks} == {"warehouse": 0, "history.orders": 0}
+    assert status.instances[0].position is not None
+
+
+@pytest.mark.ray
+def test_ray_data_and_inline_executors_give_identical_results(ray_session: None, tmp_path: Path) -> None:
+    found = []
+    for executor, limit in (("inline", 1 << 40), ("ray_data", 1)):
+        folder = tmp_path / executor
+        folder.mkdir()
+        shop = Shop(folder)
+        shop.write(limits=f"limits: {{ray_data_bytes: {limit}}}")
+        shop.fill(20_000)
+        first = on_ray(shop.plan(), until="idle")
+        shop.change()
+        second = on_ray(shop.plan(), until="idle")
+        assert set(first.executors) == set(second.executors) == {executor}
+        assert verify(shop.plan()).ok
+        found.append([shop.read(table) for table in ("paid", "money", "large", "orders")])
+    assert found[0] == found[1]

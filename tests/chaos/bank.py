@@ -149,7 +149,8 @@ class Bank:
         with self._connect() as connection:
             while time.monotonic() < deadline:
                 found = connection.execute(
-                    "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name IN ('accounts', 'transfers')"
+                    "SELECT count(*) FROM sqlite_schema"
+                    " WHERE type = 'trigger' AND tbl_name IN ('accounts', 'transfers')"
                 ).fetchone()[0]
                 if found >= 6:
                     return

@@ -147,7 +147,8 @@ class Scene:
         want = expected(relation, self.bank.state_at(seq))
         missing, extra = want.keys() - held.keys(), held.keys() - want.keys()
         different = [key for key in want.keys() & held.keys() if want[key] != held[key]]
-        assert not (missing or extra or different), (
+        wrong = len(missing) + len(extra) + len(different)
+        assert wrong == 0, (
             f"{where} at change {seq}: {len(missing)} missing, {len(extra)} extra, {len(different)} different"
         )
 

@@ -1,0 +1,75 @@
+"""The same promises on Ray: each kind of actor, the driver and all of Ray are killed under load."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from scene import Scene, wait_until
+from test_kills import TABLES
+
+pytestmark = [pytest.mark.chaos, pytest.mark.ray]
+
+ACTORS = ("ReaderActor", "ConsumerActor", "SinkActor", "CoordinatorActor")
+
+
+def actor_pids(run: subprocess.Popen[str], kind: str) -> list[int]:
+    """Processes of this run's Ray that host an actor of a kind."""
+    found = []
+    for process in psutil.Process(run.pid).children(recursive=True):
+        try:
+            if f"ray::{kind}" in " ".join(process.cmdline()):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(tmp_path: Path, seed: int) -> None:
+    scene = Scene(tmp_path, seed)
+    with scene.bank.busy(per_second=50):
+        run = scene.start(runner="--ray")
+        try:
+            for kind in ACTORS:
+                wait_until(lambda kind=kind: bool(actor_pids(run, kind)), f"a {kind}")
+                before = max((cut or 0 for cut in scene.cuts_of_sinks().values()), default=0)
+                wait_until(
+                    lambda before=before: all((cut or 0) > before for cut in scene.cuts_of_sinks().values()),
+                    f"progress before the {kind} is killed",
+                )
+                victims = actor_pids(run, kind)
+                assert victims, f"no {kind} to kill"
+                for pid in victims:
+                    psutil.Process(pid).kill()
+                scene.check()
+                after = max(cut or 0 for cut in scene.cuts_of_sinks().values())
+                wait_until(
+                    lambda after=after: all((cut or 0) > after for cut in scene.cuts_of_sinks().values()),
+                    f"recovery from the death of the {kind}",
+                )
+            assert run.poll() is None, "the run must survive its actors"
+        finally:
+            run.terminate()
+            output, _ = run.communicate(timeout=60)
+        assert run.returncode in (0, 143), output
+    scene.settle()
+    assert scene.check(caught_up=True) == TABLES
+
+
+def test_the_driver_and_all_of_ray_may_die_and_the_next_run_resumes(tmp_path: Path, seed: int) -> None:
+    scene = Scene(tmp_path, seed)
+    with scene.bank.busy(per_second=50):
+        run = scene.start(runner="--ray")
+        wait_until(lambda: all(scene.cuts_of_sinks().values()), "the first commits")
+        whole = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+        for process in whole:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        run.communicate(timeout=30)
+        scene.check()
+    scene.settle()
+    assert scene.check(caught_up=True) == TABLES

@@ -39,11 +39,11 @@ class Scene:
         """The plan as the command line makes it."""
         return assemble(load(self.file))
 
-    def start(self, *, until: str = "forever", faults: str = "", runner: str = "--local") -> subprocess.Popen[str]:
+    def start(self, *, until: str = "forever", faults: str = "", local: tuple[str, ...] = ("--local",)) -> subprocess.Popen[str]:
         """Starts a run in a process of its own."""
         environment = os.environ | {"RAYPIPE_FAULTS": faults, "RAYPIPE_FAULTS_FIRED": str(self.fired)}
         return subprocess.Popen(
-            [sys.executable, "-m", "raypipe", "run", str(self.file), runner, "--until", until],
+            [sys.executable, "-m", "raypipe", "run", str(self.file), *local, "--until", until],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -30,7 +30,7 @@ def actor_pids(run: subprocess.Popen[str], kind: str) -> list[int]:
 def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(tmp_path: Path, seed: int) -> None:
     scene = Scene(tmp_path, seed)
     with scene.bank.busy(per_second=50):
-        run = scene.start(runner="--ray")
+        run = scene.start(local=())
         try:
             for kind in ACTORS:
                 wait_until(lambda kind=kind: bool(actor_pids(run, kind)), f"a {kind}")
@@ -61,7 +61,7 @@ def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(tmp_path: Pa
 def test_the_driver_and_all_of_ray_may_die_and_the_next_run_resumes(tmp_path: Path, seed: int) -> None:
     scene = Scene(tmp_path, seed)
     with scene.bank.busy(per_second=50):
-        run = scene.start(runner="--ray")
+        run = scene.start(local=())
         wait_until(lambda: all(scene.cuts_of_sinks().values()), "the first commits")
         whole = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
         for process in whole:

@@ -1,0 +1,80 @@
+"""Which form a value takes in Delta Lake, and back: what Delta lacks is carried by a wider integer or as text."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from raypipe.sinks.text import moment_text, moments
+from raypipe.sinks.types import UTC, stored_type
+
+# Delta has no unsigned integers, no time of day and no nanoseconds. Text in ISO order sorts as the values do.
+_FORMS = {
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+    pa.time64("us"): pa.string(),
+    pa.timestamp("ns"): pa.string(),
+}
+_NAMES = {
+    pa.bool_(): "boolean",
+    pa.int8(): "byte",
+    pa.int16(): "short",
+    pa.int32(): "integer",
+    pa.int64(): "long",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.string(): "string",
+    pa.binary(): "binary",
+    pa.date32(): "date",
+    pa.timestamp("us"): "timestamp_ntz",
+    pa.timestamp("us", tz=UTC): "timestamp",
+}
+
+# A partition's value is text in the table's log. Floats and bytes have no text that every reader takes back alike.
+PARTITION_TYPES = "integers, decimals, text, booleans, dates and timestamps"
+
+
+def delta_form(stored: pa.DataType) -> pa.DataType:
+    """The Arrow type under which Delta keeps a stored type (see ``raypipe.sinks.types.stored_type``)."""
+    return _FORMS.get(stored, stored)
+
+
+def delta_name(stored: pa.DataType) -> str:
+    """Delta's own name of that type, as its specification and Spark have it."""
+    form = delta_form(stored)
+    if pa.types.is_decimal(form):
+        return f"decimal({form.precision},{form.scale})"
+    return _NAMES[form]
+
+
+def partitions(form: pa.DataType) -> bool:
+    """Whether a column of this form may partition a table."""
+    return not (pa.types.is_floating(form) or pa.types.is_binary(form))
+
+
+def encode(column: pa.Array) -> pa.Array:
+    """A column in its Delta form.
+
+    Raises:
+        LimitExceeded: a moment that has no text.
+    """
+    stored = stored_type(column.type)
+    plain = column.cast(stored)
+    form = delta_form(stored)
+    return moment_text(plain) if form == pa.string() and stored != form else plain.cast(form)
+
+
+def decode(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """Takes ``encode`` back; a column that was widened since is narrowed if all its values allow.
+
+    Raises:
+        Corrupt: a text that ``encode`` did not write.
+        pa.ArrowInvalid: a value that is no longer of the wanted type.
+    """
+    stored = stored_type(wanted)
+    if delta_form(stored) == pa.string() and stored != pa.string():
+        return moments(column.cast(pa.string()), stored).cast(wanted)
+    if pa.types.is_dictionary(wanted):
+        return column.cast(wanted.value_type).dictionary_encode().cast(wanted)
+    return column.cast(wanted)

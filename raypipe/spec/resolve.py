@@ -26,7 +26,7 @@ def resolve_url(url: Url, folder: Path, environment: Mapping[str, str] = os.envi
     Args:
         url: As written.
         folder: That relative paths, also those of ``${file:PATH}``, start from.
-        environment: Of ``${env:NAME}``.
+        environment: Of ``${env:NAME}`` and ``${env:NAME:-default}``.
 
     Raises:
         RaypipeError: a secret does not exist, or what it holds is not a URL; of kind ``pipeline_file``.
@@ -43,9 +43,12 @@ def resolve_url(url: Url, folder: Path, environment: Mapping[str, str] = os.envi
 
 def _secret(kind: str, name: str, folder: Path, environment: Mapping[str, str]) -> str:
     if kind == "env":
-        if name not in environment:
-            raise _unresolved(f"The environment variable {name} is not set.")
-        return environment[name]
+        variable, has_default, default = name.partition(":-")
+        if has_default:
+            return environment.get(variable) or default  # an empty variable counts as unset, as in a shell
+        if variable not in environment:
+            raise _unresolved(f"The environment variable {variable} is not set.")
+        return environment[variable]
     path = folder / name
     try:
         return path.read_text(encoding="utf-8").rstrip("\r\n")

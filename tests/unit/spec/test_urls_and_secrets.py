@@ -45,6 +45,19 @@ def test_a_whole_url_may_be_a_secret() -> None:
 
 
 @pytest.mark.parametrize(
+    ("environment", "resolved"),
+    [
+        ({}, "sqlite:////data/shop/var/shop.db"),
+        ({"PLACE": ""}, "sqlite:////data/shop/var/shop.db"),
+        ({"PLACE": "here"}, "sqlite:////data/shop/here/shop.db"),
+        ({"PLACE": "/elsewhere"}, "sqlite:////elsewhere/shop.db"),
+    ],
+)
+def test_a_variable_may_have_a_default_as_in_a_shell(environment: dict[str, str], resolved: str) -> None:
+    assert resolve_url(Url("sqlite:///${env:PLACE:-var}/shop.db"), FOLDER, environment) == resolved
+
+
+@pytest.mark.parametrize(
     ("written", "says"),
     [
         ("sqlite:///${env:RAYPIPE_TEST_UNSET}", "The environment variable RAYPIPE_TEST_UNSET is not set."),

@@ -1,0 +1,244 @@
+"""One open log file: its connection, its transactions, and the watch that it is still the file of its name."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from raypipe.errors import Corrupt, InvariantBroken, OutcomeUnknown, RaypipeError, Unavailable
+from raypipe.log.sqlite import layout
+from raypipe.log.sqlite.failures import damaged, explain, explained, unanswered
+
+
+class LogFile:
+    """A connection to a log; not shared between threads at one time.
+
+    Attributes:
+        path: Of the file.
+        identity: The log's UUID, made with it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        before = _inode(path)
+        with explained(path):
+            self._connection: sqlite3.Connection | None = layout.connect(path)
+        try:
+            with explained(path):
+                self.identity = self._identify()
+            # SQLite goes on writing to a file that has lost its name, and nobody would ever read it again. So the
+            # files are remembered by inode. WAL and index exist by now, and while this connection is open SQLite
+            # itself neither removes nor replaces them.
+            self._inodes = {beside: _inode(beside) for beside in (path, _beside(path, "-wal"), _beside(path, "-shm"))}
+            if self._inodes[path] != before:
+                raise _removed(path, path)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def existing(cls, path: Path) -> LogFile:
+        """Opens the log at ``path``.
+
+        Raises:
+            Unavailable: there is none, or it does not answer.
+            Corrupt: the file is not a log, or damaged.
+        """
+        if not path.exists():
+            raise Unavailable(
+                f"There is no log at {path}.",
+                remedy="Check the path; `raypipe run` makes the log of a new pipeline.",
+                log=str(path),
+            )
+        return cls(path)
+
+    @classmethod
+    def made(cls, path: Path) -> LogFile:
+        """Opens the log at ``path``, and makes it before if there is none.
+
+        Raises:
+            Unavailable: it cannot be made or opened, or only its WAL is left.
+            Corrupt: the file is not a log, or damaged.
+        """
+        wal = _beside(path, "-wal")
+        # The order matters: a log that another process makes just now has its name before it has a WAL.
+        if not path.exists() and wal.exists() and not path.exists():
+            # SQLite would replay the lost log's WAL into the new one.
+            raise Unavailable(
+                f"Log {path} is missing, but its write-ahead file {wal.name} is still there.",
+                remedy=f"Put {path.name} back; or remove {wal.name} and {path.name}-shm as well to begin a new log:"
+                " then every table is loaded again.",
+                log=str(path),
+            )
+        if not path.exists():
+            try:
+                layout.make(path)
+            except sqlite3.Error as error:
+                raise explain(path, error) from error
+            except OSError as error:
+                raise Unavailable(
+                    f"Log {path} cannot be made: {error.strerror}.",
+                    remedy="Check that its folder exists, may be written and has space.",
+                    cause=error,
+                    log=str(path),
+                ) from error
+        return cls(path)
+
+    def _identify(self) -> str:
+        (tables,) = self.one("SELECT count(*) FROM sqlite_schema")
+        (application,) = self.one("PRAGMA application_id")
+        if application != layout.APPLICATION_ID:
+            what = "empty" if tables == 0 else "a SQLite database, but not a raypipe log"
+            raise Corrupt(
+                f"The file {self.path} is {what}.",
+                remedy="Give `log:` another path, or remove the file if nobody needs it.",
+                log=str(self.path),
+            )
+        (version,) = self.one("PRAGMA user_version")
+        if version != layout.FORMAT:
+            raise Corrupt(
+                f"Log {self.path} has format {version}; this raypipe reads format {layout.FORMAT}.",
+                remedy="Run the raypipe that wrote it, or give `log:` another path.",
+                log=str(self.path),
+            )
+        return str(self.one("SELECT identity FROM state")[0])
+
+    def close(self) -> None:
+        """Releases the connection; idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a write transaction is open."""
+        return self._connection is not None and self._connection.in_transaction
+
+    def run(self, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """Executes one statement.
+
+        Raises:
+            RaypipeError: what SQLite's error means.
+        """
+        if self._connection is None:
+            raise InvariantBroken(f"Log {self.path} was used after it was closed.")
+        try:
+            return self._connection.execute(sql, parameters)
+        except sqlite3.Error as error:
+            raise explain(self.path, error) from error
+
+    def all(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Every row of a statement: of the narrow tables, which hold a row for each batch, cut or topic."""
+        cursor = self.run(sql, parameters)
+        with explained(self.path):
+            return cursor.fetchall()
+
+    def first(self, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        """The first row of a statement, None if there is none."""
+        cursor = self.run(sql, parameters)
+        with explained(self.path):
+            row: tuple[Any, ...] | None = cursor.fetchone()
+            cursor.close()
+        return row
+
+    def one(self, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+        """The only row of a statement that always has one."""
+        row = self.first(sql, parameters)
+        if row is None:
+            raise damaged(self.path, "a row that is always there is missing")
+        return row
+
+    def watch(self) -> None:
+        """Makes sure that what is open here is still what the path names; costs three calls of stat.
+
+        Raises:
+            Unavailable: the file, its WAL or its index was removed or replaced.
+        """
+        for path, inode in self._inodes.items():
+            if _inode(path) != inode:
+                raise _removed(self.path, path)
+
+    def begin(self) -> None:
+        """Opens a write transaction; waits for other writers."""
+        self.watch()
+        self.run("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Makes the write transaction durable.
+
+        Raises:
+            Unavailable: nothing was written.
+            OutcomeUnknown: it may or may not have been.
+        """
+        try:
+            self.watch()
+            self._commit()
+        except BaseException:
+            self.rollback()
+            raise
+        try:
+            self.watch()
+        except RaypipeError as error:
+            raise OutcomeUnknown(error.message, remedy=error.remedy, log=str(self.path)) from error
+
+    def _commit(self) -> None:
+        if self._connection is None:
+            raise InvariantBroken(f"Log {self.path} was used after it was closed.")
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise unanswered(self.path, error) from error
+
+    def rollback(self) -> None:
+        """Forgets the write transaction; idempotent."""
+        if self._connection is not None and self._connection.in_transaction:
+            # After some errors SQLite has rolled back by itself, and after others it cannot; both are the same to us.
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A write transaction around the block; an error within forgets it."""
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            self.rollback()
+            raise
+        self.commit()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """A read transaction around the block, which must be short: an open one keeps the WAL from being reused."""
+        self.watch()
+        self.run("BEGIN")
+        try:
+            yield
+        finally:
+            self.rollback()
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
+
+
+def _removed(log: Path, missing: Path) -> Unavailable:
+    return Unavailable(
+        f"Log {log} is in use, but {missing.name} was removed or replaced by another file.",
+        remedy="Nothing more is taken from the sources. Stop the pipeline and put the log's files back where they were;"
+        " or, if they are lost, remove what is left of them and run again: with a new log every table is loaded again.",
+        log=str(log),
+    )

@@ -1,0 +1,1 @@
+"""How fast raypipe is, each figure beside a limit or a peer that ran a moment before on the same machine."""

@@ -1,0 +1,84 @@
+"""``python -m benchmarks``: runs benchmarks and prints each figure beside its limit.
+
+A missed goal is a result, not an error: the exit code is 0 whenever every benchmark could be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.harness import Benchmark, Report, Size, measure
+from benchmarks.machine import machine
+from benchmarks.report import as_json, as_markdown, as_table
+
+# Imported one by one when their turn comes: a benchmark of memory or of start-up must not pay for its neighbours.
+BENCHMARKS = {
+    "startup": "Startup",
+    "log_roundtrip": "LogRoundtrip",
+    "capture_overhead": "CaptureOverhead",
+    "shop_backlog": "ShopBacklog",
+    "freshness_ray": "FreshnessRay",
+    "memory_flat": "MemoryFlat",
+}
+
+
+# Back to the beginning of the line, and forget the rest of it.
+CLEAR = "\r\x1b[K"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what the arguments ask for; returns the exit code."""
+    asked = _parser().parse_args(arguments)
+    size = Size.QUICK if asked.quick else Size.FULL
+    about = machine()
+    for name, value in about.items():
+        print(f"{name + ':':20}{value}")
+    reports: list[Report] = []
+    for name in asked.only or BENCHMARKS:
+        benchmark: Benchmark = getattr(import_module(f"benchmarks.{name}"), BENCHMARKS[name])()
+        report = measure(benchmark, size, partial(_tell, name))
+        reports.append(report)
+        _clear()
+        print(f"\n{name}: {benchmark.about}")
+        for note in report.notes:
+            print(f"  {note}")
+    print(f"\n{as_table(reports)}")
+    if asked.json:
+        asked.json.write_text(as_json(reports))
+    if asked.markdown:
+        asked.markdown.write_text(as_markdown(reports, about, size))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Each figure beside its limit, in one run."
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=f"some of: {', '.join(BENCHMARKS)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work or less: orders of magnitude only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as a list of objects")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page for the docs")
+    return parser
+
+
+def _tell(name: str, number: int, of: int) -> None:
+    """One line of progress that the next one replaces; nothing when nobody watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{CLEAR}{name} {number}/{of}")
+        sys.stderr.flush()
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(CLEAR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

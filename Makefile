@@ -9,6 +9,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 BIN := .venv/bin
 READY := .venv/.ready
 LOCK := requirements/dev.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # More words for pytest, such as PYTEST_ARGS="tests/log -n 0"; the benchmarks take theirs in BENCH_ARGS.
 PYTEST_ARGS ?=
@@ -26,8 +27,10 @@ $(READY): pyproject.toml $(LOCK)
 	@test -n "$(PYTHON)" || { echo "No Python from 3.11 on with ensurepip and sqlite3 was found. Install one (Debian:" \
 		"apt-get install python3 python3-venv) or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "Installing the locked dependencies into .venv: about a minute, once."
+	@$(PIP) --require-hashes --requirement $(LOCK)
+	@# setuptools warns of folders in the working directory that are named like a package; here they are the package.
+	@PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup ## Run the shop example on a local Ray, kill an actor half way, prove every sink right

@@ -45,13 +45,14 @@ class RayCrew:
             for sink in open_sinks(sink_plan, plan.pipeline):
                 self._units[sink.name] = sink.tables
                 self._sink_plans[sink.name] = sink_plan
-        self._sinks: dict[str, Any] = {}
         self._generations: dict[str, int] = {}
-        self._consumer: Any = None
         self._readers: dict[str, _ReaderHandle] = {}
         self._claim: Claim | None = None
         self._resting = True
         self._starts = 0
+        # All at once: a process takes a second to start, and they start side by side.
+        self._sinks: dict[str, Any] = {name: self._start_sink(name) for name in self._units}
+        self._consumer: Any = self._start_consumer()
 
     def sinks(self) -> dict[str, tuple[SinkTable, ...]]:
         """Units of commit and their tables."""
@@ -66,10 +67,15 @@ class RayCrew:
                 return self._ask_to_open(name, claim)
         except ActorLost:
             self._kill(self._sinks.pop(name))
-        self._sinks[name] = SinkActor.options(name=self._name(f"sink:{name}")).remote(
-            self._sink_plans[name], self._plan.pipeline, name
-        )
+        self._sinks[name] = self._start_sink(name)
         return self._ask_to_open(name, claim)
+
+    def _start_sink(self, name: str) -> Any:
+        options = SinkActor.options(name=self._name(f"sink:{name}"))
+        return options.remote(self._sink_plans[name], self._plan.pipeline, name)
+
+    def _start_consumer(self) -> Any:
+        return ConsumerActor.options(name=self._name("consumer")).remote(self._plan, self._units)
 
     def _ask_to_open(self, name: str, claim: Claim) -> Committed:
         committed: Committed = answer(self._sinks[name].open.remote(claim.generation), f"Sink {name}")
@@ -110,7 +116,7 @@ class RayCrew:
         """Has the consumer carry an epoch."""
         self._resting = False
         if self._consumer is None:
-            self._consumer = ConsumerActor.options(name=self._name("consumer")).remote(self._plan, self._units)
+            self._consumer = self._start_consumer()
         actors = {name: self._sinks[name] for name in sinks}
         generations = {name: self._generations[name] for name in sinks}
         reference = self._consumer.carry.remote(actors, generations, after, upto)

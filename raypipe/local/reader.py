@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -13,6 +14,8 @@ from raypipe.engine.backoff import Backoff
 from raypipe.engine.pump import Pump
 from raypipe.errors import Directive, InvariantBroken, RaypipeError
 from raypipe.model import Claim
+
+logger = logging.getLogger(__name__)
 
 # An idle source is asked again at the latest after this; ``Source.wait`` returns earlier when something came.
 IDLE_WAIT_S = 0.05
@@ -94,6 +97,7 @@ class Reader:
                 self._stopping.wait(backoff.retry_at - now)
                 renewing = True
             except Exception as error:
+                logger.exception("reader failed unexpectedly")
                 fatal = InvariantBroken(f"The reader of {self._prefix} failed unexpectedly.", cause=error)
                 self._tell(state="failed", error=f"{fatal} ({fatal.cause})", fatal=fatal)
                 return

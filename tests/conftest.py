@@ -6,7 +6,9 @@ import os
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -66,10 +68,11 @@ def no_process_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.M
     name = f"{os.getpid()} {request.node.nodeid}"
     monkeypatch.setenv(TEST, name)
     yield
-    left = _processes_of(name)
-    if left:
-        _, left = psutil.wait_procs(left, timeout=GONE_WITHIN_S)
-        for process in left:
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while (left := _processes_of(name)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process in left:
+        with suppress(psutil.Error):
             process.kill()
     assert not left, f"processes left behind: {', '.join(str(process) for process in left)}"
 
@@ -83,5 +86,5 @@ def _processes_of(test: str) -> list[psutil.Process]:
                 if command and not any(helper in command for helper in HELPERS):
                     found.append(process)
         except (psutil.Error, OSError):
-            continue  # gone meanwhile, or another user's
+            continue  # gone meanwhile, a zombie that nobody has buried, or another user's
     return found

@@ -43,6 +43,7 @@ class Problem:
         location: In the file; None when the pipeline was built in Python.
         did_you_mean: The nearest valid choice, empty if none is near.
         severity: Error or warning.
+        excerpt: The line that is meant with a caret below its place, for SQL; empty otherwise.
     """
 
     sentence: str
@@ -50,10 +51,11 @@ class Problem:
     location: Location | None = None
     did_you_mean: str = ""
     severity: Severity = Severity.ERROR
+    excerpt: str = ""
 
     def __str__(self) -> str:
         """``file:line:column  path.in.document  sentence  (did you mean …?)``, the parts that there are."""
-        return "  ".join(
+        line = "  ".join(
             part
             for part in (
                 str(self.location) if self.location else "",
@@ -64,6 +66,7 @@ class Problem:
             )
             if part
         )
+        return "\n".join([line, *(f"    {excerpt}" for excerpt in self.excerpt.splitlines())])
 
     def to_dict(self) -> dict[str, str | int | None]:
         """Plain values, for ``--json``."""
@@ -75,6 +78,7 @@ class Problem:
             "severity": self.severity.value,
             "sentence": self.sentence,
             "did_you_mean": self.did_you_mean or None,
+            "excerpt": self.excerpt or None,
         }
 
 

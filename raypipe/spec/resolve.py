@@ -66,9 +66,8 @@ def _absolute(text: str, folder: Path) -> str:
     if scheme.partition("+")[0] not in FILE_SCHEMES or rest.startswith("//"):
         return text
     path, question_mark, arguments = rest[1:].partition("?")
-    # The path is part of a URL, so characters of the folder's name that mean something there are encoded.
-    base = quote(str(folder.absolute()), safe="/ ~!$&'()*+,;=:@")
-    return f"{scheme}:///{os.path.normpath(os.path.join(base, path))}{question_mark}{arguments}"
+    # The path is plain text, as in SQLAlchemy's URLs of files: nothing in it is percent-encoded.
+    return f"{scheme}:///{os.path.normpath(folder.absolute() / path)}{question_mark}{arguments}"
 
 
 def _unresolved(message: str) -> RaypipeError:

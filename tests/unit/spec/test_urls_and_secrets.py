@@ -29,8 +29,8 @@ def test_three_slashes_are_relative_to_the_file_and_four_absolute(written: str, 
     assert resolve_url(Url(written), FOLDER) == resolved
 
 
-def test_a_folder_whose_name_means_something_in_a_url_is_encoded() -> None:
-    assert resolve_url(Url("sqlite:///a.db"), Path("/da?ta/50%")) == "sqlite:////da%3Fta/50%25/a.db"
+def test_a_path_is_plain_text_and_not_percent_encoded() -> None:
+    assert resolve_url(Url("sqlite:///my shop.db"), Path("/50% off")) == "sqlite:////50% off/my shop.db"
 
 
 def test_secrets_come_from_the_environment_and_from_files(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The command line: ``raypipe``, also ``python -m raypipe``."""

@@ -1,0 +1,132 @@
+"""The progress of a run: a live display on a terminal, a line now and then elsewhere, JSON lines for machines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from raypipe.cli.terminal import counted, say
+from raypipe.engine.status import InstanceStatus, SinkStatus, Status
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# Between lines when nothing but numbers changed, so that a log file of a long run stays readable.
+LINE_EVERY_S = 5.0
+
+
+class Progress(Protocol):
+    """Shows a status."""
+
+    def __call__(self, status: Status) -> None:
+        """Called about twice a second."""
+        ...
+
+
+def for_people() -> AbstractContextManager[Progress]:
+    """Live on a terminal, lines elsewhere."""
+    return live() if sys.stdout.isatty() else lines()
+
+
+@contextmanager
+def json_lines() -> Iterator[Progress]:
+    """Every status as one line of JSON."""
+    yield lambda status: say(status.to_json())
+
+
+@contextmanager
+def lines() -> Iterator[Progress]:
+    """A line when something other than a number changes, and every five seconds."""
+    shown: tuple[object, ...] = ()
+    shown_at = 0.0
+
+    def show(status: Status) -> None:
+        nonlocal shown, shown_at
+        states = (
+            status.state,
+            *((instance.state, instance.error) for instance in status.instances),
+            *((sink.state, sink.error) for sink in status.sinks),
+        )
+        now = time.monotonic()
+        if states != shown or now - shown_at >= LINE_EVERY_S:
+            shown, shown_at = states, now
+            say(one_line(status))
+
+    yield show
+
+
+@contextmanager
+def live() -> Iterator[Progress]:
+    """A table that is drawn again in place."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    with Live(console=console, refresh_per_second=4, transient=False) as display:
+        yield lambda status: display.update(_table(status))
+
+
+def one_line(status: Status) -> str:
+    """A status in one line."""
+    parts = [
+        f"{status.pipeline} run {status.run} {status.state}",
+        counted(status.rows, "row"),
+        f"{status.rows_per_s:,.0f} rows/s",
+        counted(status.epochs, "epoch"),
+        *(f"{instance.name} {instance_words(instance)}" for instance in status.instances),
+        *(f"{sink.name} {sink_words(sink)}" for sink in status.sinks),
+    ]
+    return " | ".join(parts)
+
+
+def instance_words(instance: InstanceStatus) -> str:
+    """What a reader is doing."""
+    words = [instance.state]
+    words += [f"{table} {share:.0%}" for table, share in instance.loading.items()]
+    if instance.pending:
+        words.append(f"{instance.pending:,} waiting")
+    if instance.parked:
+        words.append(f"{instance.parked:,} parked")
+    if instance.error:
+        words.append(f"({instance.error})")
+    return " ".join(words)
+
+
+def sink_words(sink: SinkStatus) -> str:
+    """Where a sink stands."""
+    words = [f"cut {sink.cut}" if sink.cut is not None else "no cut yet"]
+    if sink.state != "ready":
+        words.insert(0, sink.state)
+    if sink.lag_rows or sink.lag_s:
+        words.append(f"{sink.lag_s:.1f} s ({counted(sink.lag_rows, 'row')}) behind")
+    if sink.error:
+        words.append(f"({sink.error})")
+    return " ".join(words)
+
+
+def _table(status: Status) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    head = Text.assemble(
+        (status.pipeline, "bold"),
+        f"  run {status.run} ({status.runner})  ",
+        (status.state, "green" if status.state in ("running", "stopped") else "yellow"),
+        f"  {status.rows:,} rows  ",
+        (f"{status.rows_per_s:,.0f} rows/s", "bold"),
+        f"  {counted(status.epochs, 'epoch')}",
+        *(f"  {name} {count}" for name, count in status.executors.items()),
+    )
+    grid = Table.grid(padding=(0, 2))
+    for instance in status.instances:
+        grid.add_row("source", Text(instance.name, "cyan"), Text(instance_words(instance)))
+        for table, share in instance.loading.items():
+            grid.add_row("", Text(table), ProgressBar(total=1.0, completed=share, width=40))
+    for sink in status.sinks:
+        grid.add_row("sink", Text(sink.name, "cyan"), Text(sink_words(sink), "red" if sink.error else ""))
+    return Group(head, grid)

@@ -1,0 +1,86 @@
+"""``raypipe status``: where a pipeline stands, asked of its log, whether it runs or not."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from raypipe.cli.options import PIPELINE_FILE, File, Json
+from raypipe.cli.terminal import aligned, counted, say, say_json
+from raypipe.engine.status import STATUS_NOTE, Status
+
+if TYPE_CHECKING:
+    from raypipe.spec import Pipeline
+
+
+def status(file: File = PIPELINE_FILE, json: Json = False) -> None:
+    """Show where the pipeline stands: its run, its sources and the cut each sink holds."""
+    from raypipe.spec import load
+
+    pipeline = load(file)
+    told = _told(pipeline)
+    alive = told is not None and is_alive(told)
+    if json:
+        say_json({"ok": True, "pipeline": pipeline.pipeline, "alive": alive, "status": told and told.to_dict()})
+    elif told is None:
+        say(f"{pipeline.pipeline} has not run yet.")
+    else:
+        for line in _lines(told, alive):
+            say(line)
+
+
+def is_alive(status: Status) -> bool:
+    """Whether the run that told this is at work: it told so lately and, if on this machine, its process exists."""
+    if not status.alive(time.time()):
+        return False
+    if status.host != socket.gethostname() or status.pid <= 0:
+        return True
+    try:
+        os.kill(status.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _told(pipeline: Pipeline) -> Status | None:
+    from pathlib import Path
+
+    from raypipe.log import open_existing_log
+    from raypipe.spec import resolve_url
+
+    url = resolve_url(pipeline.log, pipeline.folder)
+    if not Path(url.removeprefix("sqlite:///")).exists():
+        return None
+    log = open_existing_log(url)
+    try:
+        text = log.notes(STATUS_NOTE).get(STATUS_NOTE)
+    finally:
+        log.close()
+    return Status.from_json(text) if text is not None else None
+
+
+def _lines(status: Status, alive: bool) -> list[str]:
+    from raypipe.cli.progress import instance_words, sink_words
+
+    ago_s = max(0.0, time.time() - status.at)
+    state = status.state
+    if not alive and state not in ("stopped", "failed"):
+        state = f"gone without a word (it was {state}); run it again, nothing is lost"
+    lines = [
+        f"{status.pipeline}: run {status.run} is {state}",
+        *aligned(
+            [
+                ("runner", f"{status.runner}, process {status.pid} on {status.host}"),
+                ("told", f"{ago_s:,.1f} s ago"),
+                ("carried", f"{counted(status.rows, 'row')} in {counted(status.epochs, 'epoch')}"),
+                ("speed", f"{status.rows_per_s:,.0f} rows/s"),
+            ]
+        ),
+        *aligned(("source", instance.name, instance_words(instance)) for instance in status.instances),
+        *aligned(("sink", sink.name, sink_words(sink)) for sink in status.sinks),
+    ]
+    return [*lines, f"  error: {status.error}"] if status.error else lines

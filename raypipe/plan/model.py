@@ -22,16 +22,19 @@ class BranchPlan:
     """One SELECT of a row-wise step: what it reads and the SQL that runs over a batch of changes.
 
     Attributes:
-        index: Of the UNION ALL branch, from 0.
+        index: Of the UNION ALL branch, from 0; of the first of them if the relation has branches itself.
         relation: It reads, as users write it (``shop.orders`` or a step's name).
-        sql: DuckDB SQL over a relation named ``changes`` with the system columns; carries them through.
+        sql: DuckDB SQL over a relation named ``changes``: ``_raypipe_row`` and ``columns``. Its first column is
+            ``_raypipe_row``, carried through; then the step's columns by position, under any names.
         columns: Columns of the relation that the SQL needs.
+        key: Columns of the relation that become the step's key, in the order of that key; empty for a multiset.
     """
 
     index: int
     relation: str
     sql: str
     columns: tuple[str, ...]
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

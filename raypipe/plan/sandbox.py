@@ -1,0 +1,133 @@
+"""The locked-down DuckDB that binds and runs users' SQL: no file, network, extension or configuration access."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from raypipe.errors import LimitExceeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What one statement may use.
+
+    Attributes:
+        memory_bytes: DuckDB's own limit; nothing is spilled to disk.
+        statement_s: Seconds before a statement is interrupted. A batch is a few megabytes and takes milliseconds.
+    """
+
+    memory_bytes: int = 1 << 30
+    statement_s: float = 60.0
+
+
+class Sandbox:
+    """One DuckDB database in memory that cannot reach anything outside itself. Used by one thread.
+
+    One thread inside as well: a batch is small, cores are shared with other actors, and rows then come out in the
+    order in which they went in.
+    """
+
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds()
+        self._connection = duckdb.connect(":memory:")
+        for name, value in self._settings():
+            self._connection.execute(f"SET {name} = {value}")
+        self._lock = threading.Lock()
+        self._deadline: float | None = None
+        self._closed = threading.Event()
+        self._watchdog: threading.Thread | None = None
+
+    def _settings(self) -> Sequence[tuple[str, str]]:
+        return (
+            ("memory_limit", f"'{self._bounds.memory_bytes}B'"),
+            ("threads", "1"),
+            ("preserve_insertion_order", "true"),
+            ("temp_directory", "''"),
+            ("TimeZone", "'UTC'"),  # casts to and from TIMESTAMPTZ must not depend on the machine
+            ("errors_as_json", "true"),  # carries the place of the error in the SQL
+            ("enable_progress_bar", "false"),
+            ("python_enable_replacements", "false"),  # else a table name may mean a variable of ours
+            ("autoload_known_extensions", "false"),
+            ("autoinstall_known_extensions", "false"),
+            ("allow_community_extensions", "false"),
+            ("allow_persistent_secrets", "false"),
+            ("enable_external_access", "false"),
+            ("lock_configuration", "true"),  # last: nothing can be set from here on
+        )
+
+    def register(self, name: str, data: pa.Table) -> None:
+        """Makes Arrow data readable under a plain name, in place of what had it before; copies nothing."""
+        self._connection.register(name, data)
+
+    def query(self, sql: str) -> pa.Table:
+        """Runs a SELECT.
+
+        Raises:
+            LimitExceeded: it took too long or too much memory.
+            duckdb.Error: anything else; its message may hold values of rows.
+        """
+        self._begin()
+        try:
+            return self._connection.sql(sql).to_arrow_table()
+        except duckdb.InterruptException as error:
+            raise LimitExceeded(
+                f"A statement was stopped after {self._bounds.statement_s:g} s.", seconds=self._bounds.statement_s
+            ) from error
+        except duckdb.OutOfMemoryException as error:
+            raise LimitExceeded(
+                f"A statement needs more than {self._bounds.memory_bytes >> 20} MiB of memory.",
+                bytes=self._bounds.memory_bytes,
+            ) from error
+        finally:
+            self._end()
+
+    def ask(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Runs a statement about SQL or the catalogue, never about data.
+
+        Raises:
+            duckdb.Error: it failed; the message is JSON with ``position`` in bytes.
+        """
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def close(self) -> None:
+        """Ends the database and its watchdog; idempotent."""
+        self._closed.set()
+        self._connection.close()
+
+    def _begin(self) -> None:
+        if self._watchdog is None:
+            pause_s = self._bounds.statement_s / 4
+            self._watchdog = threading.Thread(
+                target=_watch, args=(weakref.ref(self), self._closed, pause_s), name="sql-watchdog", daemon=True
+            )
+            self._watchdog.start()
+        with self._lock:
+            self._deadline = time.monotonic() + self._bounds.statement_s
+
+    def _end(self) -> None:
+        with self._lock:
+            self._deadline = None
+
+    def _interrupt_if_late(self) -> None:
+        # Under the lock: an interrupt must never hit the statement after the late one.
+        with self._lock:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self._connection.interrupt()
+
+
+def _watch(sandbox: weakref.ref[Sandbox], closed: threading.Event, pause_s: float) -> None:
+    # Looks now and then instead of arming a timer for each statement, which would cost more than a small statement.
+    while not closed.wait(pause_s):
+        watched = sandbox()
+        if watched is None:
+            return
+        watched._interrupt_if_late()
+        del watched

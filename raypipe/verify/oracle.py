@@ -25,8 +25,9 @@ class Oracle:
     def __init__(self, folder: Path, memory: str = "1GiB") -> None:
         self.database = duckdb.connect(
             str(folder / "oracle.duckdb"),
-            config={"memory_limit": memory, "temp_directory": str(folder), "threads": 2, "TimeZone": "UTC"},
+            config={"memory_limit": memory, "temp_directory": str(folder), "threads": 2},
         )
+        self.database.execute("SET TimeZone = 'UTC'")
         self.database.execute("SET python_enable_replacements = false")
 
     def load(self, plan: Plan, views: Mapping[str, SourceView], observer: Callable[[str, int], None]) -> dict[str, int]:

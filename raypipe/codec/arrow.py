@@ -66,7 +66,7 @@ def decode(payload: bytes | pa.Buffer) -> ChangeBatch:
     try:
         schema = _table_schema(_head(view))
         rows = pa.ipc.open_stream(view, options=_READ).read_next_batch()
-    except (pa.ArrowException, StopIteration, LookupError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, StopIteration, LookupError, ValueError, TypeError) as error:
         raise Corrupt(
             f"A stored batch of {len(view)} bytes cannot be read as Arrow IPC.",
             remedy="It was damaged after it was written, or written by a newer raypipe.",

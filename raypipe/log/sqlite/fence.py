@@ -55,16 +55,15 @@ def raise_floor(file: LogFile, instance: str, held: Claim) -> None:
     Raises:
         Fenced: a later run or generation has begun.
     """
-    if faults.armed("mutant.no_fence"):
-        return
     check(file, instance, held)
-    if _floor(file, instance) == held.generation:
+    floor = _floor(file, instance)
+    if floor is not None and floor >= held.generation:
         return
     with file.transaction():
         check(file, instance, held)
         file.run(
             "INSERT INTO writers (instance, generation) VALUES (?, ?)"
-            " ON CONFLICT (instance) DO UPDATE SET generation = excluded.generation",
+            " ON CONFLICT (instance) DO UPDATE SET generation = max(generation, excluded.generation)",
             (instance, held.generation),
         )
 
@@ -75,6 +74,8 @@ def check(file: LogFile, instance: str, held: Claim) -> None:
     Raises:
         Fenced: a later run or generation has begun.
     """
+    if faults.armed("mutant.no_fence"):
+        return
     check_run(file, held)
     floor = _floor(file, instance)
     if floor is not None and floor > held.generation:

@@ -23,7 +23,7 @@ class LogFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = path.absolute()  # a process may change its working directory, the watch goes by the path
         before = _inode(path)
         with explained(path):
             self._connection: sqlite3.Connection | None = layout.connect(path)
@@ -215,6 +215,11 @@ class LogFile:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """A read transaction around the block, which must be short: an open one keeps the WAL from being reused."""
+        if self.in_transaction:
+            raise InvariantBroken(
+                f"Log {self.path} was read beside an unfinished transaction of the same object.",
+                remedy="Commit or abort it first, or open another log object.",
+            )
         self.watch()
         self.run("BEGIN")
         try:

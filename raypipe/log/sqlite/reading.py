@@ -12,8 +12,9 @@ from raypipe.log.sqlite.failures import damaged
 from raypipe.log.sqlite.file import LogFile
 from raypipe.model import Cut
 
-# One read transaction fetches about this much, so that memory is bounded and no reader holds up the WAL for long.
-_FETCH_BYTES = 8 << 20
+# One read transaction fetches about this much: memory is bounded, no reader holds up the WAL for long, and the memory
+# is used again while it is still in the processor's cache.
+_FETCH_BYTES = 2 << 20
 _FETCH_BATCHES = 1024
 
 

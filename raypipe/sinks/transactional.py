@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from raypipe import faults
 from raypipe.contracts import SinkContents
-from raypipe.errors import Corrupt, Fenced, InvariantBroken, SchemaMismatch
+from raypipe.errors import Conflict, Corrupt, Fenced, InvariantBroken, SchemaMismatch
 from raypipe.model import BRANCH, ChangeBatch, Committed, Epoch, Mode, SinkTable, TableSchema
 from raypipe.sinks.ledger import LEDGER_TABLE, Ledger, TableRecord, reconcile
 from raypipe.sinks.netting import (
@@ -104,7 +104,7 @@ class TransactionalSink:
         """Takes the changes that are this sink's; applies them once enough have come."""
         self._required_epoch()
         if not self._held_already:
-            share = self._shard.share(batch)
+            share = self._shard.share(self._identified(table, batch))
             if share.num_rows:
                 for ready in self._pending.add(table, share):
                     self._apply(*ready)
@@ -123,6 +123,10 @@ class TransactionalSink:
             faults.point("sink.commit.data")
             self._write_ledger(replace(self._ledger, cut=epoch.upto, generation=self._generation))
             self._store.commit()
+        except Conflict:
+            self.abort()
+            self._tell_if_fenced()  # a store without locks notices a later claim as a conflict over the ledger
+            raise
         except BaseException:
             self.abort()
             raise
@@ -172,6 +176,13 @@ class TransactionalSink:
     def _check_fence(self, held: Ledger) -> None:
         if held.generation > self._generation and not faults.armed("mutant.no_fence"):
             raise self._fenced(held.generation)
+
+    def _tell_if_fenced(self) -> None:
+        self._store.begin()
+        try:
+            self._check_fence(self._store.read_ledger())
+        finally:
+            self._store.rollback()
 
     def _write_ledger(self, ledger: Ledger) -> None:
         fence = _ANY_GENERATION if faults.armed("mutant.no_fence") else self._generation
@@ -232,6 +243,13 @@ class TransactionalSink:
             self._store.widen(table, stored, wide)
         self._columns[table] = wide
         return wide
+
+    def _identified(self, table: str, batch: ChangeBatch) -> ChangeBatch:
+        """The batch with the key the user gave to a relation that has none of its own."""
+        key = self._planned[table].schema.key
+        if batch.schema.key or not key:
+            return batch
+        return ChangeBatch(schema=replace(batch.schema, key=key), rows=batch.rows)
 
     def _apply(self, table: str, batch: ChangeBatch) -> None:
         record = self._ledger.tables[table]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from raypipe.contracts import Sink
 from raypipe.errors import Kind, RaypipeError
 from raypipe.plan.model import SinkPlan
-from raypipe.sinks.duckdb.connect import MEMORY_LIMIT
 from raypipe.sinks.duckdb.store import DuckDbStore
 from raypipe.sinks.transactional import TransactionalSink
 
@@ -14,7 +13,7 @@ def open_duckdb(plan: SinkPlan, pipeline: str) -> list[Sink]:
     """The sink of a DuckDB file; nothing is opened yet.
 
     Args:
-        plan: With a URL ``duckdb:///PATH``; the option ``memory_limit`` is DuckDB's setting of that name.
+        plan: With a URL ``duckdb:///PATH``.
         pipeline: Whose sink it is.
 
     Raises:
@@ -27,7 +26,5 @@ def open_duckdb(plan: SinkPlan, pipeline: str) -> list[Sink]:
             kind=Kind.PIPELINE_FILE,
             remedy="Write duckdb:///relative/path.duckdb or duckdb:////absolute/path.duckdb.",
         )
-    store = DuckDbStore(
-        path=path, pipeline=pipeline, sink=plan.name, memory_limit=str(plan.options.get("memory_limit", MEMORY_LIMIT))
-    )
+    store = DuckDbStore(path=path, pipeline=pipeline, sink=plan.name)
     return [TransactionalSink(name=plan.name, tables=plan.tables, store=store)]

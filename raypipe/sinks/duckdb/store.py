@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from raypipe.errors import InvariantBroken, SchemaMismatch
 from raypipe.model import Cut
-from raypipe.sinks.duckdb.connect import connect, connect_to_read, translated
+from raypipe.sinks.duckdb.connect import MEMORY_LIMIT, connect, connect_to_read, translated
 from raypipe.sinks.ledger import LEDGER_TABLE, Ledger, tables_from_json
 from raypipe.sinks.store import EmptySnapshot, Snapshot
 from raypipe.sinks.types import duckdb_type, stored_type
@@ -31,7 +31,11 @@ _CREATE_LEDGER = f"""
         pipeline VARCHAR NOT NULL, sink VARCHAR NOT NULL, generation BIGINT NOT NULL, cut_number BIGINT, cut VARCHAR,
         tables VARCHAR NOT NULL, PRIMARY KEY (pipeline, sink))"""
 _READ_LEDGER = f"SELECT generation, cut, tables FROM {LEDGER_TABLE} WHERE pipeline = ? AND sink = ?"
-_HAS_TABLE = "SELECT count(*) FROM duckdb_tables() WHERE NOT internal AND lower(table_name) = lower(?)"
+# Views too: they take the name as well.
+_HAS_TABLE = (
+    "SELECT count(*) FROM information_schema.tables"
+    " WHERE table_schema = current_schema() AND lower(table_name) = lower(?)"
+)
 
 
 class DuckDbStore:
@@ -44,7 +48,7 @@ class DuckDbStore:
         memory_limit: DuckDB's setting.
     """
 
-    def __init__(self, *, path: str, pipeline: str, sink: str, memory_limit: str) -> None:
+    def __init__(self, *, path: str, pipeline: str, sink: str, memory_limit: str = MEMORY_LIMIT) -> None:
         self.where = f"DuckDB file {path}"
         self._path = path
         self._owner = [pipeline, sink]
@@ -102,10 +106,14 @@ class DuckDbStore:
             " WHERE pipeline = ? AND sink = ? AND generation <= ?",
             [*values, *self._owner, fence],
         )
-        return updated == 1 or 1 == self._run(
-            f"INSERT INTO {LEDGER_TABLE} (generation, cut_number, cut, tables, pipeline, sink)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [*values, *self._owner],
+        return (
+            updated == 1
+            or self._run(
+                f"INSERT INTO {LEDGER_TABLE} (generation, cut_number, cut, tables, pipeline, sink)"
+                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [*values, *self._owner],
+            )
+            == 1
         )
 
     def columns(self, table: str) -> pa.Schema | None:

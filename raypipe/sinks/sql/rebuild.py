@@ -1,0 +1,51 @@
+"""Widens a SQLite table: columns are added in place, a wider type means copying the table into a new one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.schema import CreateTable
+
+_OLD = "raypipe_before_widening"
+
+
+def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any, quoting: sa.Dialect) -> list[str]:
+    """The statements, in order.
+
+    Args:
+        table: As it shall be.
+        before: Stored types of the columns there are.
+        after: Stored types wanted; begins with the columns of ``before``.
+        cursor: To ask for the table's indexes, which go with the old table and are made again.
+        quoting: SQLite's.
+    """
+    quoted = quoting.identifier_preparer.quote_identifier
+    name = quoted(table.name)
+    if all(after.field(field.name).type == field.type for field in before):
+        declared = {column.name: column.type.compile(quoting) for column in table.columns}
+        added = [field.name for field in after if field.name not in before.names]
+        return [f"ALTER TABLE {name} ADD COLUMN {quoted(column)} {declared[column]}" for column in added]
+    cursor.execute(
+        "SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL", (table.name,)
+    )
+    indexes = [sql for (sql,) in cursor.fetchall()]
+    columns = ", ".join(quoted(field.name) for field in before)
+    values = ", ".join(_converted(quoted(field.name), field.type, after.field(field.name).type) for field in before)
+    return [
+        f"ALTER TABLE {name} RENAME TO {quoted(_OLD)}",
+        str(CreateTable(table).compile(dialect=quoting)),
+        f"INSERT INTO {name} ({columns}) SELECT {values} FROM {quoted(_OLD)}",
+        f"DROP TABLE {quoted(_OLD)}",
+        *indexes,
+    ]
+
+
+def _converted(value: str, before: pa.DataType, after: pa.DataType) -> str:
+    """Only decimals look different when wider: they have all their decimal places."""
+    if not pa.types.is_decimal(after) or before == after:
+        return value
+    have = before.scale if pa.types.is_decimal(before) else 0
+    point = "." if have == 0 and after.scale > 0 else ""
+    return f"CAST({value} AS TEXT) || '{point}{'0' * (after.scale - have)}'"

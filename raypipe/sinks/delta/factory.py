@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from raypipe.contracts import Sink
-from raypipe.errors import Kind, MissingExtra, RaypipeError
+from raypipe.errors import Kind, RaypipeError
 from raypipe.plan.model import SinkPlan
-
-if TYPE_CHECKING:
-    from raypipe.sinks.delta.sink import DeltaSink
+from raypipe.sinks.delta.sink import DeltaSink
 
 _SCHEME = "delta:///"
 
@@ -25,20 +22,12 @@ def open_delta(plan: SinkPlan, pipeline: str) -> list[Sink]:
         pipeline: That the tables will belong to.
 
     Raises:
-        MissingExtra: the Delta library is not installed.
         RaypipeError: of kind ``pipeline_file``; the URL has no path.
     """
-    try:
-        from raypipe.sinks.delta.sink import DeltaSink
-    except ImportError as error:
-        if error.name is None or error.name.partition(".")[0] != "deltalake":
-            raise
-        raise MissingExtra.of("delta", f"Sink {plan.name} (Delta Lake)") from None
     folder = _folder(plan)
-    sinks: list[DeltaSink] = [
+    return [
         DeltaSink(sink=plan.name, pipeline=pipeline, path=folder / table.name, table=table) for table in plan.tables
     ]
-    return list(sinks)
 
 
 def _folder(plan: SinkPlan) -> Path:

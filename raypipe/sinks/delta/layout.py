@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import SchemaMismatch
-from raypipe.model import IMAGE, OP, SYSTEM_FIELDS, ChangeBatch, Image, Mode, Op, SinkTable
+from raypipe.model import IMAGE, OP, SYSTEM_FIELDS, ChangeBatch, Image, Mode, Op, SinkTable, TableSchema
 from raypipe.model.change import BRANCH_FIELD
 from raypipe.sinks.delta.types import PARTITION_TYPES, delta_form, encode, partitions
 from raypipe.sinks.netting import history_rows
@@ -18,15 +18,15 @@ from raypipe.sinks.types import check_names, stored_schema
 STORE = "Delta Lake"
 
 # History tables are read by people, so op and image are words there. An update that keeps its key is one row.
-OP_WORDS = {
+_OP_WORDS: dict[int, str] = {
     Op.READ: "read",
     Op.INSERT: "insert",
     Op.UPDATE_AFTER: "update",
     Op.DELETE: "delete",
     Op.TRUNCATE: "truncate",
 }
-IMAGE_WORDS = {Image.FULL: "full", Image.KEY: "key", Image.PARTIAL: "partial"}
-_WORDS = {OP: OP_WORDS, IMAGE: IMAGE_WORDS}
+_IMAGE_WORDS: dict[int, str] = {Image.FULL: "full", Image.KEY: "key", Image.PARTIAL: "partial"}
+_WORDS = {OP: _OP_WORDS, IMAGE: _IMAGE_WORDS}
 
 
 def columns_of(batch_schema: pa.Schema, table: str) -> pa.Schema:
@@ -81,46 +81,50 @@ def check(table: SinkTable) -> pa.Schema:
     return wanted
 
 
-def meaning(table: SinkTable) -> int:
-    """A number that changes when the rows of a table would mean something else: its view, mode, key or branches.
+def view_mark(view: str) -> int:
+    """A number that stands for the fingerprint of a view."""
+    return _mark(view)
 
-    63 bits of SHA-256, because an application transaction of Delta holds a signed 64-bit integer.
-    """
-    schema = table.schema
-    text = "\0".join((table.view, table.mode.value, str(schema.branches), *schema.key))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+def shape_mark(mode: Mode, schema: TableSchema) -> int:
+    """A number that changes when the rows of a table would be told apart in another way."""
+    key = () if mode is Mode.HISTORY else schema.key  # a history holds changes, whatever they identify
+    return _mark("\0".join((mode.value, str(schema.branches), *key)))
 
 
 def staged_rows(table: SinkTable, batch: ChangeBatch) -> pa.Table:
-    """Changes with their columns in Delta form; those of a history as the rows it will hold."""
-    rows = history_rows(batch) if table.mode is Mode.HISTORY else pa.Table.from_batches([batch.rows])
-    names = set(batch.schema.names)
-    words = _WORDS if table.mode is Mode.HISTORY else {}
-    arrays, fields = [], []
-    for field, column in zip(rows.schema, rows.columns, strict=True):
-        if field.name in names:
-            column = pa.chunked_array([encode(chunk) for chunk in column.chunks], delta_form_of(field.type))
-        elif field.name in words:
-            column = _word(column, words[field.name])
-        arrays.append(column)
-        fields.append(pa.field(field.name, column.type))
-    return pa.table(arrays, schema=pa.schema(fields))
+    """Changes with their columns in Delta form; those of a history as the rows it will hold.
+
+    Raises:
+        SchemaMismatch: a type that no store holds.
+    """
+    history = table.mode is Mode.HISTORY
+    rows = history_rows(batch) if history else pa.Table.from_batches([batch.rows])
+    columns = columns_of(batch.schema.arrow(), table.name)
+    encoded = {}
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        if name in columns.names:
+            form = columns.field(name).type
+            encoded[name] = pa.chunked_array([encode(chunk) for chunk in column.chunks], form)
+        else:
+            encoded[name] = _word(column, _WORDS[name]) if history and name in _WORDS else column
+    return pa.table(encoded)
 
 
-def delta_form_of(arrow: pa.DataType) -> pa.DataType:
-    """The Delta form of a type on the way that is known to have one."""
-    return columns_of(pa.schema([pa.field("", arrow)]), "")[0].type
-
-
-def number_of_words(name: str, column: pa.Array) -> pa.Array:
+def number_of_word(name: str, column: pa.Array) -> pa.Array:
     """Takes the words of a history's ``OP`` or ``IMAGE`` back to numbers."""
     words = _WORDS[name]
-    numbers = pa.array([int(number) for number in words], pa.int8())
+    numbers = pa.array(list(words), pa.int8())
     return numbers.take(pc.index_in(column.cast(pa.string()), pa.array(list(words.values()))))
 
 
-def _word(column: pa.ChunkedArray, words: dict[Op, str] | dict[Image, str]) -> pa.Array:
+def _word(column: pa.ChunkedArray, words: dict[int, str]) -> pa.Array:
     by_number = np.full(max(words) + 1, None, dtype=object)
     for number, word in words.items():
-        by_number[int(number)] = word
+        by_number[number] = word
     return pa.array(by_number, pa.string()).take(column.combine_chunks())
+
+
+def _mark(text: str) -> int:
+    """63 bits of SHA-256: an application transaction of Delta holds a signed 64-bit integer."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1

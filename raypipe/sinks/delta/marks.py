@@ -11,7 +11,8 @@ atomic with the data, kept by checkpoints, and left alone when old log files are
 ========================  ===================================================================================
 ``<owner>``               number of the cut the table stands at; 0 for none
 ``<owner>/generation``    of the writer that owns it
-``<owner>/meaning``       of its rows (``layout.meaning``): another number means that they must go
+``<owner>/view``          of the view it holds (``layout.view_mark``)
+``<owner>/shape``         of its rows (``layout.shape_mark``); another view or shape means that they must go
 ``<owner>/awaiting/<n>``  branches ``32 n`` to ``32 n + 31`` that await their load, one bit each
 ========================  ===================================================================================
 
@@ -20,11 +21,11 @@ The whole cut travels in the commit's info as JSON, for people. It goes when the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from deltalake import CommitProperties, DeltaTable, Transaction
 
-from raypipe.model import Cut, TableState
+from raypipe.model import Cut
 from raypipe.model.table import TableSchema
 
 OWNER_PROPERTY = "raypipe.owner"
@@ -41,22 +42,16 @@ class Marks:
     Attributes:
         generation: See above.
         cut: Number of the cut, 0 for none.
-        meaning: See above.
+        view: See above.
+        shape: See above.
         awaiting: Branches that await their load.
     """
 
     generation: int = 0
     cut: int = 0
-    meaning: int = 0
+    view: int = 0
+    shape: int = 0
     awaiting: frozenset[int] = frozenset()
-
-    def state(self, meaning: int, view: str) -> TableState:
-        """What to tell of the table, given what the plan wants it to hold."""
-        return TableState(view=view if self.meaning == meaning else f"unknown-{self.meaning:x}", awaiting=self.awaiting)
-
-    def claimed(self, generation: int) -> Marks:
-        """The same under another writer."""
-        return replace(self, generation=generation)
 
 
 def owner_of(pipeline: str, sink: str, table: str) -> str:
@@ -71,7 +66,8 @@ def read_marks(delta: DeltaTable, owner: str, schema: TableSchema) -> Marks:
     return Marks(
         generation=delta.transaction_version(f"{owner}/generation") or 0,
         cut=delta.transaction_version(owner) or 0,
-        meaning=delta.transaction_version(f"{owner}/meaning") or 0,
+        view=delta.transaction_version(f"{owner}/view") or 0,
+        shape=delta.transaction_version(f"{owner}/shape") or 0,
         awaiting=frozenset(branch for branch in range(schema.branches) if bits >> branch & 1),
     )
 
@@ -100,7 +96,8 @@ def write_marks(owner: str, marks: Marks, schema: TableSchema, cut: Cut | None) 
         [
             Transaction(owner, marks.cut),
             Transaction(f"{owner}/generation", marks.generation),
-            Transaction(f"{owner}/meaning", marks.meaning),
+            Transaction(f"{owner}/view", marks.view),
+            Transaction(f"{owner}/shape", marks.shape),
             *awaiting,
         ],
         cut,
@@ -112,10 +109,11 @@ def write_generation(owner: str, generation: int, cut: Cut | None) -> CommitProp
     return _properties([Transaction(f"{owner}/generation", generation)], cut)
 
 
-def without_generation(properties: CommitProperties, owner: str) -> CommitProperties:
-    """For the mutant that does not fence."""
-    kept = [mark for mark in properties.app_transactions or [] if mark.app_id != f"{owner}/generation"]
-    return CommitProperties(custom_metadata=properties.custom_metadata, app_transactions=kept)
+def without_fence(owner: str, marks: Marks, schema: TableSchema, cut: Cut | None) -> CommitProperties:
+    """What the mutant that does not fence carries: the cut alone."""
+    whole = write_marks(owner, marks, schema, cut)
+    kept = [mark for mark in whole.app_transactions or [] if mark.app_id == owner]
+    return CommitProperties(custom_metadata=whole.custom_metadata, app_transactions=kept)
 
 
 def _awaiting_ids(owner: str, schema: TableSchema) -> list[str]:

@@ -36,8 +36,8 @@ def run_on_ray(
 
     Args:
         plan: What to run.
-        address: Of a cluster (``auto``, ``host:port``); None joins the cluster of a submitted job, or starts a local
-            Ray of its own that ends with the run.
+        address: Of a cluster (``auto``, ``host:port``); ``local`` starts a Ray of its own that ends with the run; None
+            joins the cluster of a submitted job, and does as ``local`` outside of one.
         until: ``"idle"``, ``"forever"`` or seconds.
         observer: Told of the status about twice a second.
         stop: Ends the run cleanly when set.
@@ -69,7 +69,7 @@ def connect(address: str | None) -> bool:
     )
     quiet = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
     try:
-        if address is None:
+        if address in (None, "local"):
             ray.init(address="local", _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1", **quiet)
         else:
             ray.init(address=address, runtime_env=_shipped(), **quiet)

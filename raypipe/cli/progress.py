@@ -26,9 +26,9 @@ class Progress(Protocol):
         ...
 
 
-def for_people() -> AbstractContextManager[Progress]:
+def for_people(*, line_every_s: float = LINE_EVERY_S) -> AbstractContextManager[Progress]:
     """Live on a terminal, lines elsewhere."""
-    return live() if sys.stdout.isatty() else lines()
+    return live() if sys.stdout.isatty() else lines(line_every_s)
 
 
 @contextmanager
@@ -38,8 +38,8 @@ def json_lines() -> Iterator[Progress]:
 
 
 @contextmanager
-def lines() -> Iterator[Progress]:
-    """A line when something other than a number changes, and every five seconds."""
+def lines(every_s: float) -> Iterator[Progress]:
+    """A line when something other than a number changes, and every few seconds."""
     shown: tuple[object, ...] = ()
     shown_at = 0.0
 
@@ -51,7 +51,7 @@ def lines() -> Iterator[Progress]:
             *((sink.state, sink.error) for sink in status.sinks),
         )
         now = time.monotonic()
-        if states != shown or now - shown_at >= LINE_EVERY_S:
+        if states != shown or now - shown_at >= every_s:
             shown, shown_at = states, now
             say(one_line(status))
 

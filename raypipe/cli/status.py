@@ -20,14 +20,14 @@ def status(file: File = PIPELINE_FILE, json: Json = False) -> None:
     from raypipe.spec import load
 
     pipeline = load(file)
-    told = _told(pipeline)
-    alive = told is not None and is_alive(told)
+    last = told(pipeline)
+    alive = last is not None and is_alive(last)
     if json:
-        say_json({"ok": True, "pipeline": pipeline.pipeline, "alive": alive, "status": told and told.to_dict()})
-    elif told is None:
+        say_json({"ok": True, "pipeline": pipeline.pipeline, "alive": alive, "status": last and last.to_dict()})
+    elif last is None:
         say(f"{pipeline.pipeline} has not run yet.")
     else:
-        for line in _lines(told, alive):
+        for line in _lines(last, alive):
             say(line)
 
 
@@ -46,7 +46,8 @@ def is_alive(status: Status) -> bool:
     return True
 
 
-def _told(pipeline: Pipeline) -> Status | None:
+def told(pipeline: Pipeline) -> Status | None:
+    """What the pipeline's last run told of itself; None if it has not run yet."""
     from pathlib import Path
 
     from raypipe.log import open_existing_log

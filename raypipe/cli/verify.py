@@ -44,7 +44,7 @@ def verify(
     if json:
         say(report.to_json())
     else:
-        for line in _lines(report):
+        for line in report_lines(report):
             say(line)
     if not report.ok:
         raise typer.Exit(Exit.FAILED)
@@ -82,7 +82,8 @@ def _spinner() -> Iterator[Callable[[str], None]]:
         yield spinner.update
 
 
-def _lines(report: Report) -> list[str]:
+def report_lines(report: Report) -> list[str]:
+    """A report for people."""
     lines = aligned(
         [
             ("sink", "table", "rows", "missing", "extra", "different", ""),

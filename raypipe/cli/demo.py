@@ -1,0 +1,235 @@
+"""``raypipe demo``: a shop in full swing, a pipeline behind it, an actor killed half way, and the proof at the end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from raypipe.cli.exits import Exit
+from raypipe.cli.terminal import aligned, counted, say
+from raypipe.engine.status import Status
+from raypipe.errors import Kind, RaypipeError
+
+if TYPE_CHECKING:
+    from raypipe.cli.drill import Drill
+    from raypipe.cli.signals import StopSignals
+    from raypipe.plan.model import Plan
+    from raypipe.spec import Pipeline, Url
+
+EXAMPLE = Path("examples/shop/pipeline.yaml")
+
+ROWS = 20_000  # a second of loading: long enough to be seen, short enough to wait for
+WRITERS = 3
+RATE = 30.0  # transactions a second of each writer; about four row images each
+SINK_TO_KILL = "warehouse"
+# The whole demo shall end within 120 s on two cores; what comes before and after the run takes up to 30 s of them.
+PATIENCE_S = 80.0
+LINE_EVERY_S = 1.0
+
+
+def demo(
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=4, max=3600, help="How long the shop stays open once all is loaded.")
+    ] = 20.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the shop and of what its writers do.")] = 1,
+) -> None:
+    """Run the shop example on a local Ray, kill one of its actors half way, and prove every sink right.
+
+    Exits with 0 only if the actor was killed, came back, and every sink equals its SQL over the source.
+    """
+    run_demo(seconds=seconds, seed=seed)
+
+
+def run_demo(*, seconds: float, seed: int) -> None:
+    """See ``demo``.
+
+    Raises:
+        typer.Exit: the demo failed, or was interrupted.
+        RaypipeError: it could not take place.
+    """
+    from raypipe.cli.signals import StopSignals
+    from raypipe.local.assemble import assemble
+    from raypipe.spec import load
+
+    began = time.monotonic()
+    file = _example_file()
+    pipeline = load(file)
+    database = _path(pipeline, pipeline.sources["shop"].url)
+    folder = database.parent
+    say(f"1. A shop in {_shown(folder)}: {counted(_open_shop(pipeline, database, seed), 'row')} in five tables.")
+    plan = assemble(pipeline)
+    with StopSignals() as signals:
+        drill = _run(plan, database, signals, seconds, seed)
+        if signals.received is not None:
+            raise typer.Exit(Exit(128 + signals.received))
+    right = _prove(plan)
+    say()
+    _tell_where(pipeline)
+    say()
+    _tell_what_next(file, folder)
+    say()
+    recovered = drill.recovered_s is not None
+    say(_verdict(recovered=recovered, right=right, took_s=time.monotonic() - began))
+    if not (recovered and right):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _example_file() -> Path:
+    import raypipe
+
+    file = Path(raypipe.__file__).parents[1] / EXAMPLE
+    if not file.exists():
+        raise RaypipeError(
+            f"The demo runs the example of a source checkout, and there is no {EXAMPLE} beside this installation.",
+            kind=Kind.PIPELINE_FILE,
+            remedy="Clone the repository and run 'make demo' there.",
+        )
+    return file
+
+
+def _path(pipeline: Pipeline, url: Url) -> Path:
+    """Where a store that lives in a file or folder lies."""
+    from urllib.parse import unquote
+
+    from raypipe.spec import resolve_url
+
+    return Path(unquote(resolve_url(url, pipeline.folder).partition(":///")[2]))
+
+
+def _open_shop(pipeline: Pipeline, database: Path, seed: int) -> int:
+    """Makes the shop anew; returns its rows."""
+    from raypipe.cli.status import is_alive, told
+    from raypipe.demo import premises, shop
+
+    last = told(pipeline)
+    if last is not None and is_alive(last):
+        raise RaypipeError(
+            f"Process {last.pid} on {last.host} is running pipeline {last.pipeline} in {database.parent}.",
+            kind=Kind.CONFLICT,
+            remedy="End that run first, or name another folder in the environment variable RAYPIPE_SHOP.",
+        )
+    try:
+        premises.clear(database.parent)
+    except premises.NotOurs as error:
+        raise RaypipeError(
+            f"The folder {database.parent} is not empty, and no demo made what is in it.",
+            kind=Kind.CONFLICT,
+            remedy="Name another folder in the environment variable RAYPIPE_SHOP.",
+        ) from error
+    return sum(shop.create(database, rows=ROWS, seed=seed).values())
+
+
+def _run(plan: Plan, database: Path, signals: StopSignals, seconds: float, seed: int) -> Drill:
+    """Writers, run and drill, from the first write until every sink has the last one."""
+    from actors.processes import process_of_sink
+    from actors.run import run_on_ray
+    from raypipe.cli import progress
+    from raypipe.cli.drill import Drill
+    from raypipe.demo.staff import Staff
+
+    with ExitStack() as stack:
+        staff = stack.enter_context(Staff(database, range(seed, seed + WRITERS), rate=RATE))
+        say(f"2. {WRITERS} processes write to it, {RATE * WRITERS:.0f} transactions a second.")
+
+        def close_shop() -> None:
+            tallies = staff.stop()
+            committed = sum(tally["committed"] for tally in tallies)
+            undone = sum(tally["rolled_back"] + tally["refused"] for tally in tallies)
+            say(f"5. The writers are done: {committed:,} transactions committed, {undone:,} rolled back. Draining.")
+
+        say("3. The pipeline runs on a Ray of its own, which takes some seconds to start.")
+        show = stack.enter_context(progress.for_people(line_every_s=LINE_EVERY_S))
+        drill = Drill(
+            sink=SINK_TO_KILL,
+            busy_s=seconds,
+            patience_s=seconds + PATIENCE_S,
+            process_of=partial(process_of_sink, plan.pipeline),
+            close_shop=close_shop,
+            stop=signals.stop,
+            tell=lambda words: say(f"4. {words}"),
+        )
+
+        def observe(status: Status) -> None:
+            signals.keep()
+            show(status)
+            if signals.received is None:
+                drill(status)
+
+        run_on_ray(plan, address="local", until="forever", observer=observe, stop=signals.stop)
+    return drill
+
+
+def _prove(plan: Plan) -> bool:
+    from raypipe.cli.verify import report_lines
+    from raypipe.verify import verify
+
+    say("6. Proof: every sink beside its SQL, run over the shop's tables.")
+    report = verify(plan)
+    for line in report_lines(report):
+        say(line)
+    return report.ok
+
+
+def _verdict(*, recovered: bool, right: bool, took_s: float) -> str:
+    if recovered and right:
+        return f"The demo proved itself in {took_s:.0f} s: an actor was killed and came back, and every sink is right."
+    reasons = ([] if recovered else ["the killed actor was not seen to come back"]) + (
+        [] if right else ["a sink differs from its SQL"]
+    )
+    return f"The demo FAILED after {took_s:.0f} s: {' and '.join(reasons)}."
+
+
+def _tell_where(pipeline: Pipeline) -> None:
+    say("Where the results are:")
+    rows = [
+        (name, _shown(_path(pipeline, url)), ", ".join(sink.tables))
+        for name, sink in pipeline.sinks.items()
+        for url in sink.locations
+    ]
+    for line in aligned(rows):
+        say(line)
+
+
+def _tell_what_next(file: Path, folder: Path) -> None:
+    say("Three things to try next:")
+    for reason, command in things_to_try(file, folder):
+        say(f"  {reason}")
+        say(f"    {command}")
+
+
+def things_to_try(file: Path, folder: Path) -> list[tuple[str, str]]:
+    """Commands for a shell in the present working directory, each with what it is good for."""
+    binaries = Path(sys.executable).parent
+    raypipe, python = _shown(binaries / "raypipe"), _shown(Path(sys.executable))
+    query = "SELECT day, count(*) AS orders, sum(amount) AS amount FROM paid_orders GROUP BY day ORDER BY day"
+    warehouse = shlex.quote(_shown(folder / "warehouse.duckdb"))
+    pipeline = shlex.quote(_shown(file))
+    writer = f"-m raypipe.demo.writer --database {shlex.quote(_shown(folder / 'shop.db'))}"
+    return [
+        (
+            "Ask the warehouse, which is an ordinary DuckDB file:",
+            f"{python} -c 'import duckdb, sys; print(duckdb.connect(sys.argv[1], read_only=True).sql(sys.argv[2]))' "
+            f'{warehouse} "{query}"',
+        ),
+        (
+            "See why each step runs the way it does:",
+            f"{raypipe} plan {pipeline}",
+        ),
+        (
+            "Write 500 more transactions, let the pipeline follow (kill -9 it if you like), and prove it again:",
+            f"{python} {writer} --seed 99 --transactions 500 && {raypipe} run {pipeline} --local --until idle && "
+            f"{raypipe} verify {pipeline}",
+        ),
+    ]
+
+
+def _shown(path: Path) -> str:
+    """A path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -48,7 +48,7 @@ class LogFile:
             Unavailable: there is none, or it does not answer.
             Corrupt: the file is not a log, or damaged.
         """
-        if not path.exists():
+        if not _exists(path):
             raise Unavailable(
                 f"There is no log at {path}.",
                 remedy="Check the path; `raypipe run` makes the log of a new pipeline.",
@@ -66,7 +66,7 @@ class LogFile:
         """
         wal = _beside(path, "-wal")
         # The order matters: a log that another process makes just now has its name before it has a WAL.
-        if not path.exists() and wal.exists() and not path.exists():
+        if not _exists(path) and _exists(wal) and not _exists(path):
             # SQLite would replay the lost log's WAL into the new one.
             raise Unavailable(
                 f"Log {path} is missing, but its write-ahead file {wal.name} is still there.",
@@ -74,7 +74,7 @@ class LogFile:
                 " then every table is loaded again.",
                 log=str(path),
             )
-        if not path.exists():
+        if not _exists(path):
             try:
                 layout.make(path)
             except sqlite3.Error as error:
@@ -230,6 +230,10 @@ class LogFile:
 
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
+
+
+def _exists(path: Path) -> bool:
+    return _inode(path) is not None
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ import ray.data
 
 from raypipe.codec import decode, encode
 from raypipe.contracts import Log, LogSlice
+from raypipe.engine.coalesce import coalesce
 from raypipe.log import open_log
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
@@ -77,9 +78,9 @@ def _transform(
     try:
         for fields in batch.to_pylist():
             part = LogSlice(**(fields | {"topics": tuple(fields["topics"])}))
-            for logged in log.read(part):
-                yield _row(None, logged.batch.num_rows, None)
-                for relation, changes in flow.apply(relations[logged.topic], logged.batch):
+            for topic, batch in coalesce(log.read(part)):
+                yield _row(None, batch.num_rows, None)
+                for relation, changes in flow.apply(relations[topic], batch):
                     yield _row(relation, 0, encode(changes))
     finally:
         flow.close()

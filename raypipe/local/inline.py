@@ -8,6 +8,7 @@ from typing import Protocol
 
 from raypipe import faults
 from raypipe.contracts import Log
+from raypipe.engine.coalesce import coalesce
 from raypipe.model import ChangeBatch, Cut
 
 # Slices are the unit in which an epoch is read.
@@ -59,18 +60,19 @@ class InlineExecutor:
         self.seconds = {"read_log": 0.0, "steps": 0.0}
 
     def outputs(self, after: Cut | None, upto: Cut) -> Iterator[tuple[str, ChangeBatch] | None]:
-        """Reads slice by slice, runs the steps on each batch."""
+        """Reads slice by slice, runs the steps on batches of a useful size."""
         for part in self._log.slices(after, upto, tuple(self._relations), SLICE_BYTES):
-            batches = self._log.read(part)
+            batches = coalesce(self._log.read(part))
             while True:
                 began = time.perf_counter()
-                logged = next(batches, None)
+                read = next(batches, None)
                 self.seconds["read_log"] += time.perf_counter() - began
-                if logged is None:
+                if read is None:
                     break
-                self.rows += logged.batch.num_rows
+                topic, batch = read
+                self.rows += batch.num_rows
                 yield None
-                changes = self._steps.apply(self._relations[logged.topic], logged.batch)
+                changes = self._steps.apply(self._relations[topic], batch)
                 while True:
                     began = time.perf_counter()
                     output = next(changes, None)

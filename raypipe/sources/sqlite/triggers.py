@@ -1,0 +1,255 @@
+"""The SQL of one table's capture: its change table and the triggers that fill it. Pure text, no connection.
+
+Every writer runs these triggers, whatever its SQLite version, and knows nothing of raypipe. What follows from that:
+
+* Each change takes the next number of one global counter; its row has ``id = 2 * seq``, the after image of an update
+  ``2 * seq + 1``. SQLite has one writer at a time, so the numbers are in commit order.
+* ``ALTER TABLE … DROP COLUMN`` fails if a trigger names the column. So droppable columns are read as
+  ``(SELECT new."x")`` beside a one-row table of NULLs aliased ``new``: the inner scope finds the trigger's NEW first;
+  once the column is gone, the name falls through to the table of NULLs. RENAME COLUMN rewrites it like any other.
+* ``INSERT OR REPLACE`` removes rows without firing a delete trigger unless the writer set ``recursive_triggers``. So a
+  BEFORE trigger *stashes* the rows a change conflicts with, and the AFTER trigger records the delete of those that
+  are gone. The outer statement's OR clause overrides that of ours, so ours must not conflict by themselves. A stashed
+  row that survives (OR IGNORE, upsert) is harmless: whatever changes it later takes it out of the stash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from raypipe.model import Op
+from raypipe.sources.sqlite.connect import quoted
+from raypipe.sources.sqlite.schema import BUILTIN_COLLATIONS, Field, Shape, Term, Unique
+
+CLOCK = "_raypipe_clock"
+
+
+def change_table(number: int) -> str:
+    """Name of a capture's change table."""
+    return f"_raypipe_changes_{number}"
+
+
+def stash_table(number: int) -> str:
+    """Name of the table where rows wait that a change may be about to replace."""
+    return f"_raypipe_stash_{number}"
+
+
+def absent_table(number: int) -> str:
+    """Name of the one-row table of NULLs that stands in for columns dropped later."""
+    return f"_raypipe_absent_{number}"
+
+
+def trigger_name(number: int, event: str) -> str:
+    """Name of one of a capture's triggers."""
+    return f"_raypipe_{number}_{event}"
+
+
+EVENTS = ("before_insert", "insert", "before_update", "update", "delete")  # triggers on the captured table itself
+
+
+def capture_sql(number: int, shape: Shape) -> list[str]:
+    """Statements that put the capture of a table in place."""
+    return _Capture(number, shape).statements()
+
+
+class _Capture:
+    """Writes the statements of one capture; the image of a row is its columns ``c0``, ``c1`` … in order."""
+
+    def __init__(self, number: int, shape: Shape) -> None:
+        self.number = number
+        self.shape = shape
+        self.table = quoted(shape.table)
+        self.changes = change_table(number)
+        self.stash = stash_table(number)
+        self.absent = absent_table(number)
+        self.droppable = [field for field in shape.fields if field.droppable]
+        self.images = [f"c{place}" for place in range(len(shape.fields))]
+        self.image_of = {field.name: image for field, image in zip(shape.fields, self.images, strict=True)}
+
+    def statements(self) -> list[str]:
+        images = ", ".join(self.images)
+        statements = [
+            # No column has a type: SQLite then stores each value exactly as the captured table does.
+            f"CREATE TABLE {self.changes}(id INTEGER PRIMARY KEY, seq, op, rid, at, {images})",
+            f"CREATE TABLE {self.stash}(sid INTEGER PRIMARY KEY, gone, rid, {images})",
+            *self._stash_indexes(),
+            self._trigger("replaced", f"AFTER UPDATE OF gone ON {self.stash}", "", self._replaced()),
+            self._before("insert", "1"),
+            self._trigger("insert", f"AFTER INSERT ON {self.table}", "", self._inserted()),
+            self._before("update", f"NOT {self._same('o', 'OLD')}"),
+            self._trigger("update", f"AFTER UPDATE ON {self.table}", "", self._updated()),
+            self._trigger("delete", f"AFTER DELETE ON {self.table}", "", self._deleted()),
+        ]
+        if self.droppable:
+            nulls = ", ".join(quoted(field.name) for field in self.droppable)
+            statements[:0] = [
+                f"CREATE TABLE {self.absent}(_raypipe_one INTEGER PRIMARY KEY, {nulls})",
+                f"INSERT INTO {self.absent}(_raypipe_one) VALUES (1)",
+            ]
+        return statements
+
+    def _trigger(self, event: str, when: str, condition: str, body: list[str]) -> str:
+        name = trigger_name(self.number, event)
+        guard = f" WHEN {condition}" if condition else ""
+        return f"CREATE TRIGGER {name} {when} FOR EACH ROW{guard} BEGIN\n  " + ";\n  ".join(body) + ";\nEND"
+
+    # Recording
+
+    def _inserted(self) -> list[str]:
+        return [self._settle(), self._tick(), self._record(Op.INSERT, "new", 0)]
+
+    def _updated(self) -> list[str]:
+        return [
+            self._forget(),
+            self._settle(),
+            self._tick(),
+            self._record(Op.UPDATE_BEFORE, "old", 0),
+            self._record(Op.UPDATE_AFTER, "new", 1),
+        ]
+
+    def _deleted(self) -> list[str]:
+        return [self._forget(), self._tick(), self._record(Op.DELETE, "old", 0)]
+
+    def _replaced(self) -> list[str]:
+        images = ", ".join(f"OLD.{image}" for image in self.images)
+        return [
+            self._tick(),
+            f"INSERT INTO {self.changes} SELECT k.seq * 2, k.seq, {Op.DELETE:d}, OLD.rid, julianday('now'), {images}"
+            f" FROM {CLOCK} AS k WHERE k.one = 1",
+            f"DELETE FROM {self.stash} WHERE sid = OLD.sid",
+        ]
+
+    def _tick(self) -> str:
+        return f"UPDATE {CLOCK} SET seq = seq + 1 WHERE one = 1"
+
+    def _record(self, op: Op, row: str, offset: int) -> str:
+        beside = f", {self.absent} AS {row}" if self.droppable else ""
+        condition = f" AND {row}._raypipe_one = 1" if self.droppable else ""
+        # Inside this scope the alias would catch a plain NEW.x, hence a scope of its own for every column.
+        read = "(SELECT {}.{})" if self.droppable else "{}.{}"
+        values = [read.format(row, quoted(field.name)) for field in self.shape.fields]
+        rowid = read.format(row, quoted(self.shape.rowid)) if self.shape.rowid else "NULL"
+        return (
+            f"INSERT INTO {self.changes} SELECT k.seq * 2 + {offset}, k.seq, {op:d}, {rowid}, julianday('now'), "
+            f"{', '.join(values)} FROM {CLOCK} AS k{beside} WHERE k.one = 1{condition}"
+        )
+
+    # Rows that a change replaces
+
+    def _before(self, event: str, other: str) -> str:
+        """Stashes the rows, other than the changed one, that conflict with the new row."""
+        conflicts = self._conflicts(other)
+        exists = " OR ".join(f"EXISTS ({query})" for query in conflicts)
+        images = ", ".join(self._stashed(field) for field in self.shape.fields)
+        rowid = f"v.{quoted(self.shape.rowid)}" if self.shape.rowid else "NULL"
+        beside = f", {self.absent} AS o" if self.droppable else ""
+        condition = "o._raypipe_one = 1 AND " if self.droppable else ""
+        if self.droppable:
+            exists = f"EXISTS (SELECT 1 FROM {self.absent} AS o WHERE o._raypipe_one = 1 AND ({exists}))"
+        body = (
+            f"INSERT INTO {self.stash}(gone, rid, {', '.join(self.images)}) SELECT 0, {rowid}, {images}"
+            f" FROM {self.table} AS v{beside} WHERE {condition}({self._identity('v')}) IN ({' UNION '.join(conflicts)})"
+            f" AND NOT EXISTS (SELECT 1 FROM {self.stash} AS s WHERE {self._stash_is('v')})"
+        )
+        return self._trigger(f"before_{event}", f"BEFORE {event.upper()} ON {self.table}", exists, [body])
+
+    def _conflicts(self, other: str) -> list[str]:
+        """One query for each unique key, yielding the identity of the row that has the new row's key."""
+        find = f"SELECT {self._identity('o')} FROM {self.table} AS o WHERE "
+        return [find + f"{self._same('o', 'NEW')} AND {other}"] + [
+            find + " AND ".join([*self._conflict(unique), other]) for unique in self.shape.uniques
+        ]
+
+    def _conflict(self, unique: Unique) -> list[str]:
+        conditions = [self._equal_term(term) for term in unique.terms]
+        if unique.index:
+            # Without its index this would scan the table at every write, until the triggers are renewed.
+            name = unique.index.replace("'", "''")
+            conditions.insert(0, f"EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = '{name}')")
+        if unique.where:
+            conditions += [f"({unique.where})", self._of_new(unique.where)]
+        return conditions
+
+    def _equal_term(self, term: Term) -> str:
+        if term.expression:
+            return f"({term.expression}) COLLATE {quoted(term.collation)} = {self._of_new(term.expression)}"
+        return f"o.{quoted(term.column)} COLLATE {quoted(term.collation)} = {self._new(term.column)}"
+
+    def _new(self, name: str) -> str:
+        field = next(field for field in self.shape.fields if field.name == name)
+        value = f"NEW.{quoted(name)}"
+        if field.droppable:
+            value = f"(SELECT (SELECT new.{quoted(name)}) FROM {self.absent} AS new WHERE new._raypipe_one = 1)"
+        # OR REPLACE puts the default where a NOT NULL column would become NULL, but only after this trigger.
+        return f"coalesce({value}, {field.fallback})" if field.fallback else value
+
+    def _of_new(self, expression: str) -> str:
+        columns = ", ".join(f"{self._new(field.name)} AS {quoted(field.name)}" for field in self.shape.fields)
+        return f"(SELECT {expression} FROM (SELECT {columns}))"
+
+    def _stashed(self, field: Field) -> str:
+        if not field.droppable:
+            return f"v.{quoted(field.name)}"
+        return f"(SELECT o.{quoted(field.name)} FROM {self.table} AS o WHERE {self._same('o', 'v')})"
+
+    def _settle(self) -> str:
+        """Records the delete of stashed rows that the change has replaced: the trigger ``replaced`` does it."""
+        taken = self._stash_is("NEW")
+        matches = [taken]
+        for unique in self.shape.uniques:
+            columns = [term for term in unique.terms if term.column]
+            matches.append(
+                " AND ".join(
+                    f"s.{self.image_of[term.column]} COLLATE {quoted(term.collation)} = {self._new(term.column)}"
+                    for term in columns
+                )
+                or "1"
+            )
+        anywhere = " OR ".join(f"({match})" for match in matches)
+        return (
+            f"UPDATE {self.stash} SET gone = 1 WHERE sid IN (SELECT s.sid FROM {self.stash} AS s WHERE ({anywhere})"
+            f" AND (({taken}) OR NOT EXISTS (SELECT 1 FROM {self.table} AS o WHERE {self._stash_is('o')})))"
+        )
+
+    def _forget(self) -> str:
+        return (
+            f"DELETE FROM {self.stash} WHERE sid IN (SELECT s.sid FROM {self.stash} AS s WHERE {self._stash_is('OLD')})"
+        )
+
+    def _stash_indexes(self) -> list[str]:
+        """So that ``INSERT OR IGNORE`` of many known rows, which all stay stashed, does not slow the writer down."""
+        keys = [[f"{self.image_of[t.column]} COLLATE {quoted(t.collation)}" for t in self.shape.identity] or ["rid"]]
+        keys += [
+            [f"{self.image_of[t.column]} COLLATE {quoted(t.collation)}" for t in unique.terms]
+            for unique in self.shape.uniques
+            if all(term.column and term.collation.upper() in BUILTIN_COLLATIONS for term in unique.terms)
+        ]
+        return [
+            f"CREATE INDEX {self.stash}_{place} ON {self.stash}({', '.join(key)})" for place, key in enumerate(keys)
+        ]
+
+    # Identity: the rowid, or the primary key of a table WITHOUT ROWID
+
+    def _identity(self, row: str) -> str:
+        names = [self.shape.rowid] if self.shape.rowid else [term.column for term in self.shape.identity]
+        return ", ".join(f"{row}.{quoted(name)}" for name in names)
+
+    def _same(self, row: str, other: str) -> str:
+        if self.shape.rowid:
+            return f"{row}.{quoted(self.shape.rowid)} = {other}.{quoted(self.shape.rowid)}"
+        return self._all(
+            f"{row}.{quoted(term.column)} COLLATE {quoted(term.collation)} = {other}.{quoted(term.column)}"
+            for term in self.shape.identity
+        )
+
+    def _stash_is(self, row: str) -> str:
+        if self.shape.rowid:
+            return f"s.rid = {row}.{quoted(self.shape.rowid)}"
+        return self._all(
+            f"s.{self.image_of[term.column]} COLLATE {quoted(term.collation)} = {row}.{quoted(term.column)}"
+            for term in self.shape.identity
+        )
+
+    @staticmethod
+    def _all(conditions: Iterable[str]) -> str:
+        return f"({' AND '.join(conditions)})"

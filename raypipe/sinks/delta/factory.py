@@ -11,6 +11,8 @@ from raypipe.plan.model import SinkPlan
 from raypipe.sinks.delta.sink import DeltaSink
 
 _SCHEME = "delta:///"
+# The library takes a path for a piece of a URL and decodes it twice, or panics.
+_UNUSABLE = frozenset("%[]\\")
 
 
 def open_delta(plan: SinkPlan, pipeline: str) -> list[Sink]:
@@ -22,7 +24,7 @@ def open_delta(plan: SinkPlan, pipeline: str) -> list[Sink]:
         pipeline: That the tables will belong to.
 
     Raises:
-        RaypipeError: of kind ``pipeline_file``; the URL has no path.
+        RaypipeError: of kind ``pipeline_file``; the URL has no folder, or one with an unusable name.
     """
     folder = _folder(plan)
     return [
@@ -31,12 +33,19 @@ def open_delta(plan: SinkPlan, pipeline: str) -> list[Sink]:
 
 
 def _folder(plan: SinkPlan) -> Path:
-    path = unquote(plan.url.removeprefix(_SCHEME).partition("?")[0])
-    if not plan.url.startswith(_SCHEME) or not path.strip("/"):
+    path = Path(unquote(plan.url.removeprefix(_SCHEME).partition("?")[0]))
+    if not plan.url.startswith(_SCHEME) or not path.name:
         raise RaypipeError(
             f"The URL of sink {plan.name} has no folder.",
             kind=Kind.PIPELINE_FILE,
             remedy="Write delta:///folder, or delta:////absolute/folder.",
             sink=plan.name,
         )
-    return Path(path).absolute()
+    if _UNUSABLE & set(str(path)):
+        raise RaypipeError(
+            f"The folder of sink {plan.name} has a character in its path that the Delta library cannot handle.",
+            kind=Kind.PIPELINE_FILE,
+            remedy=f"Name a folder without any of: {' '.join(sorted(_UNUSABLE))}",
+            sink=plan.name,
+        )
+    return path.absolute()

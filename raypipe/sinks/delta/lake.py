@@ -18,9 +18,13 @@ from raypipe.sinks.types import fit
 _PROPERTIES = {
     # Loading a table reads the log from its last checkpoint: 10 keeps the 500th commit nearly as quick as the first.
     "delta.checkpointInterval": "10",
-    # Log files older than this go when a checkpoint is written; at a commit a second a day has 86,400 of them.
+    # Log files older than this go when a checkpoint is written, data files that no version since then needs go when
+    # the table is vacuumed. So this is how far back readers can travel; Delta's own 30 and 7 days would fill a disk.
     "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
     "delta.enableExpiredLogCleanup": "true",
+    # A merge rewrites every file it touches, whole.
+    "delta.targetFileSize": str(32 << 20),
 }
 
 
@@ -69,6 +73,12 @@ class Lake:
     def partition_by(self) -> tuple[str, ...]:
         """Columns the table is partitioned by."""
         return tuple(self.delta.metadata().partition_columns)
+
+    @property
+    def version(self) -> int:
+        """Number of the loaded version."""
+        version: int = self.delta.version()
+        return version
 
     def is_empty(self) -> bool:
         """No file, so certainly no row."""
@@ -129,6 +139,17 @@ class Lake:
         if truncated:
             merger = merger.when_not_matched_by_source_delete(predicate=merge.of_branches(truncated))
         merger.execute()
+        # A merge that changes nothing makes no commit, and the marks would be lost.
+        if any(self.delta.transaction_version(mark.app_id) != mark.version for mark in marks.app_transactions or ()):
+            self.note(marks)
+
+    def compact(self, marks: CommitProperties) -> None:
+        """Merges small files; commits nothing if there is nothing to merge."""
+        self.delta.optimize.compact(commit_properties=marks)
+
+    def vacuum(self, marks: CommitProperties) -> None:
+        """Deletes files that no version younger than the table's retention needs, left by whomever."""
+        self.delta.vacuum(dry_run=False, full=True, commit_properties=marks)
 
     def _reshape(
         self, rows: Iterable[pa.Table], columns: pa.Schema, partition_by: Sequence[str], marks: CommitProperties

@@ -110,9 +110,9 @@ def write_generation(owner: str, generation: int, cut: Cut | None) -> CommitProp
 
 
 def without_fence(owner: str, marks: Marks, schema: TableSchema, cut: Cut | None) -> CommitProperties:
-    """What the mutant that does not fence carries: the cut alone."""
+    """What the mutant that does not fence carries."""
     whole = write_marks(owner, marks, schema, cut)
-    kept = [mark for mark in whole.app_transactions or [] if mark.app_id == owner]
+    kept = [mark for mark in whole.app_transactions or [] if mark.app_id != f"{owner}/generation"]
     return CommitProperties(custom_metadata=whole.custom_metadata, app_transactions=kept)
 
 

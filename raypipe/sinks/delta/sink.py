@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,8 +33,11 @@ from raypipe.sinks.delta.marks import (
 )
 from raypipe.sinks.delta.reduce import Counts, Reduced, Touched, present_rows, reduce_keyed, reduce_multiset, spread_of
 from raypipe.sinks.delta.stage import STAGE_FOLDER, Spool, Stage, remove
+from raypipe.sinks.delta.upkeep import tend
 from raypipe.sinks.netting import drop_awaited, identity_columns
 from raypipe.sinks.types import widened
+
+logger = logging.getLogger(__name__)
 
 Change = Callable[[CommitProperties], None]
 """Commits the change of an epoch, together with the marks given."""
@@ -238,12 +242,14 @@ class DeltaSink:
             if faults.armed("mutant.cut_before_data"):
                 lake.note(self._marks(marks, cut))
             change = self._change(lake, work)
+            version = lake.version
         faults.point("sink.commit.data")
         try:
             with says_why(self.name, self._path):
                 change(self._marks(marks, cut))
         except RaypipeError as error:
             return self._read_back(error, work.epoch)
+        self._tend(lake, version)
         return _Held(marks=marks, cut=cut, columns=work.columns)
 
     def _change(self, lake: Lake, work: _Work) -> Change:
@@ -287,6 +293,14 @@ class DeltaSink:
             lake.reshape(columns, self._table.partition_by, fence)
         elif len(columns) > len(present):
             lake.add_columns(pa.schema([field for field in columns if field.name not in present.names]), fence)
+
+    def _tend(self, lake: Lake, before: int) -> None:
+        """Tidies up; the epoch is durable already, so that a failure is only told."""
+        try:
+            with says_why(self.name, self._path):
+                tend(lake, before, self._fence(self._generation, None))
+        except RaypipeError as error:
+            logger.warning("delta table was not tidied up", extra={"sink": self.name, "kind": error.kind.value})
 
     def _read_back(self, error: RaypipeError, epoch: Epoch) -> _Held:
         """What the table holds after a commit that failed, if that is the epoch; else raises.
@@ -368,7 +382,8 @@ class DeltaSink:
     def _refuse_empty_partition_text(self, rows: pa.Table) -> None:
         """Delta writes the value of a partition as text in which empty means NULL, so an empty text would be lost."""
         for name in self._table.partition_by:
-            if pa.types.is_string(rows[name].type) and pc.any(pc.equal(rows[name], "")).as_py():
+            known = name in rows.column_names and pa.types.is_string(rows[name].type)
+            if known and pc.any(pc.equal(rows[name], "")).as_py():
                 raise SchemaMismatch(
                     f"Column {name}, by which table {self._table.name} of sink {self.name} is partitioned, "
                     f"holds an empty text, and {STORE} cannot tell it from NULL in a partition.",

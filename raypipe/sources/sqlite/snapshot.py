@@ -54,11 +54,15 @@ def fill_table(spool: Spool, capture: Capture, seq: int) -> int:
 
 
 def _fill_rows(spool: Spool, capture: Capture, seq: int, rest: str) -> int:
+    """Spools rows as READ, in the order behind a TRUNCATE and every change that this transaction sees.
+
+    The next change has the same ordinal but a later commit, so (commit, ordinal) stays an order.
+    """
     shape = capture.shape
     return spool.fill(
         capture.number,
         LEADING + len(shape.fields),
-        f"SELECT {Op.READ:d}, {seq}, NULL, {quoted(shape.rowid) if shape.rowid else 'NULL'}, "
+        f"SELECT {Op.READ:d}, {seq + 1}, NULL, {quoted(shape.rowid) if shape.rowid else 'NULL'}, "
         f"{', '.join(quoted(name) for name in shape.names)} FROM main.{quoted(shape.table)} {rest}",
     )
 

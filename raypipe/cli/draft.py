@@ -11,9 +11,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
 
-from raypipe.errors import Unavailable
+from raypipe.errors import SchemaMismatch
+from raypipe.sources.sqlite.connect import inspecting
+from raypipe.sources.sqlite.schema import find_tables, read_shape
 from raypipe.spec.names import NAME_LENGTH, NAME_PATTERN, RESERVED_PREFIXES, RESERVED_SOURCE_NAMES
 
 # In SQL, what is written like this needs no quotes unless it is a keyword.
@@ -23,40 +24,38 @@ _YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y",
 
 @dataclass(frozen=True, kw_only=True)
 class FoundTable:
-    """A table of the database: its name, its columns and its primary key, as the database calls them."""
+    """A table of the database: its name, its columns and its primary key, as the database calls them.
+
+    Attributes:
+        name: Of the table.
+        columns: In order.
+        key: In key order; empty if it has none.
+        refused: Why its changes cannot be captured; empty if they can.
+    """
 
     name: str
-    columns: tuple[str, ...]
-    key: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
+    refused: str = ""
 
 
 def read_tables(path: Path) -> list[FoundTable]:
-    """The ordinary tables of a SQLite file.
+    """The tables of a SQLite file.
 
     Raises:
         Unavailable: it cannot be read.
+        Corrupt: it is no sound database.
     """
-    try:
-        connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
-        try:
-            names = connection.execute(
-                "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' ORDER BY name"
-            ).fetchall()
-            return [
-                _table(connection, name)
-                for (name,) in names
-                if not name.lower().startswith(("sqlite_", *RESERVED_PREFIXES))
-            ]
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise Unavailable(f"The database {path} cannot be read: {error}.", cause=error) from error
+    with inspecting(path) as connection:
+        return [_table(connection, name) for name in find_tables(connection)]
 
 
 def _table(connection: sqlite3.Connection, name: str) -> FoundTable:
-    columns = connection.execute("SELECT name, pk FROM pragma_table_xinfo(?) WHERE hidden <> 1", [name]).fetchall()
-    key = sorted((place, column) for column, place in columns if place)
-    return FoundTable(name=name, columns=tuple(column for column, _ in columns), key=tuple(column for _, column in key))
+    try:
+        shape = read_shape(connection, name)
+    except SchemaMismatch as error:
+        return FoundTable(name=name, refused=error.message)
+    return FoundTable(name=name, columns=shape.names, key=shape.key) if shape else FoundTable(name=name)
 
 
 def draft(path: Path, tables: Sequence[FoundTable], folder: Path) -> str:
@@ -64,18 +63,20 @@ def draft(path: Path, tables: Sequence[FoundTable], folder: Path) -> str:
 
     Args:
         path: Of the database.
-        tables: To capture.
+        tables: Of it; at least one can be captured.
         folder: The file will lie in, from which its paths are relative.
     """
     source = _name(path.stem, "db", RESERVED_SOURCE_NAMES)
     relative = os.path.relpath(path.absolute(), folder)
+    refused = "".join(f"      # {table.refused}\n" for table in tables if table.refused)
+    tables = [table for table in tables if not table.refused]
     captured = "\n".join(f"      - {_yaml(table.name):<24} # {_key_words(table)}" for table in tables)
     example = next((table for table in tables if table.key), tables[0])
     taken = {source.lower()}
     step = _unique(_name(f"{example.name}_view", "view"), taken)
     sink_names: set[str] = {step.lower()}
     copies = "\n".join(
-        f"      {_unique(_name(table.name, 'table'), sink_names)}: {{from: {_yaml(f'{source}.{table.name}')}}}"
+        f"      {_yaml(_unique(_name(table.name, 'table'), sink_names))}: {{from: {_yaml(f'{source}.{table.name}')}}}"
         for table in tables
     )
     return f"""\
@@ -95,7 +96,7 @@ sources:
     # Passwords stay out of this file: ${{env:NAME}} and ${{file:PATH}} stand for secrets in any URL.
     tables:
 {captured}
-
+{refused}
 steps:
   # A step is a view: at every moment that a sink shows, it holds what this SQL would return over the source.
   # Add a WHERE: a row that stops matching it is deleted downstream.

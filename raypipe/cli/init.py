@@ -30,10 +30,11 @@ def init(
     if str(output) != "-" and output.exists() and not force:
         raise typer.BadParameter(f"{output} exists already; --force replaces it, --output writes another file.")
     tables = read_tables(path)
-    if not tables:
-        raise typer.BadParameter(f"{path} has no tables.")
+    captured = [table for table in tables if not table.refused]
+    if not captured:
+        raise typer.BadParameter(f"{path} has no table whose changes can be captured.")
     if str(output) == "-":
         sys.stdout.write(draft(path, tables, folder=Path.cwd()))
         return
     output.write_text(draft(path, tables, folder=output.absolute().parent), encoding="utf-8")
-    say(f"Wrote {output} with {counted(len(tables), 'table')}. Next: raypipe check {output}")
+    say(f"Wrote {output} with {counted(len(captured), 'table')}. Next: raypipe check {output}")

@@ -25,10 +25,11 @@ Name = Annotated[
 def install(file: File = PIPELINE_FILE, source: Name = None) -> None:
     """Begin to capture changes: put triggers and change tables into the source. `run` does it by itself."""
     from raypipe.sources import sqlite
+    from raypipe.sources.sqlite.connect import path_of
     from raypipe.spec import load
 
     for name, url, tables in _chosen(load(file), source):
-        sqlite.install(url, tables)
+        sqlite.install(path_of(url), tables)
         say(f"{name}: changes of {counted(len(tables), 'table')} are captured from now on.")
 
 
@@ -36,10 +37,11 @@ def install(file: File = PIPELINE_FILE, source: Name = None) -> None:
 def remove(file: File = PIPELINE_FILE, source: Name = None) -> None:
     """Take every trace of the capture out of the source. The pipeline then has to load its tables again."""
     from raypipe.sources import sqlite
+    from raypipe.sources.sqlite.connect import path_of
     from raypipe.spec import load
 
     for name, url, _ in _chosen(load(file), source):
-        sqlite.remove(url)
+        sqlite.remove(path_of(url))
         say(f"{name}: no trace of the capture is left.")
 
 

@@ -101,7 +101,8 @@ class _Assembly:
             try:
                 step = compile_step(name, self._pipeline.steps[name].sql, inputs, self._views)
             except RaypipeError as error:
-                if not self._follows_from_another(error):
+                # Ordering has found every name a step reads, so one that is missing here is broken and told already.
+                if not (self._broken and isinstance(error, SchemaMismatch)):
                     self._tell_sql(name, error)
                 self._broken.add(name)
             else:
@@ -121,10 +122,6 @@ class _Assembly:
                 self._tell_sql(name, error)
                 self._broken.add(name)
                 del steps[name]
-
-    def _follows_from_another(self, error: RaypipeError) -> bool:
-        unknown = str(error.fields.get("table", "")).lower()
-        return error.kind is Kind.SCHEMA and unknown in {relation.lower() for relation in self._broken}
 
     def _sinks(self) -> Iterator[SinkPlan]:
         for name, sink in self._pipeline.sinks.items():

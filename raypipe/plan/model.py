@@ -13,7 +13,7 @@ class InstancePlan:
     """A source and the tables captured from it."""
 
     name: str
-    url: str
+    url: str = field(repr=False)  # secrets are filled in
     tables: tuple[TableSchema, ...]
 
 
@@ -70,9 +70,9 @@ class SinkPlan:
     """
 
     name: str
-    url: str
+    url: str = field(repr=False)  # secrets are filled in, in options too
     tables: tuple[SinkTable, ...]
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ class Plan:
     """
 
     pipeline: str
-    log: str
+    log: str = field(repr=False)  # secrets are filled in
     instances: tuple[InstancePlan, ...]
     steps: tuple[StepPlan, ...]
     sinks: tuple[SinkPlan, ...]

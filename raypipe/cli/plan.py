@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raypipe.cli.options import PIPELINE_FILE, File, Json
-from raypipe.cli.terminal import aligned, complain, say, say_json
+from raypipe.cli.terminal import aligned, complain, counted, say, say_json
 
 if TYPE_CHECKING:
     from raypipe.model import TableSchema
@@ -96,7 +96,7 @@ def _lines(plan: dict[str, Any]) -> list[str]:
     lines = [f"pipeline {plan['pipeline']}, log {plan['log']}"]
     for source in plan["sources"]:
         lines += ["", f"source {source['name']}: {source['url']}"]
-        lines += aligned((t["relation"], f"{len(t['columns'])} columns", _key(t)) for t in source["tables"])
+        lines += aligned((t["relation"], counted(len(t["columns"]), "column"), _key(t)) for t in source["tables"])
     for step in plan["steps"]:
         lines += ["", f"step {step['name']}: {step['runs']}"]
         lines += aligned(

@@ -1,7 +1,7 @@
 """A shop's writer in a process of its own: ``python -m benchmarks.writer DATABASE RATE SECONDS``.
 
-It inserts one order in each transaction, at a steady rate, and once it has ended prints a line ``order_id committed_at``
-for each. Times are of the monotonic clock, which all processes of a Linux machine share.
+It inserts one order in each transaction, at a steady rate, and at the end prints a line ``order_id committed_at`` for
+each. Times are of the monotonic clock, which all processes of a Linux machine share.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolErr
 from raypipe.errors import Conflict, InvariantBroken, RaypipeError, SchemaMismatch, Unavailable
 
 # The library passes the operating system's number on as text.
-_OS_ERROR = re.compile(r"os error (\d+)|\[Errno (\d+)\]|errno: (\d+)")
+_OS_ERROR = re.compile(r"os error (\d+)|\[Errno (\d+)\]|errno: (\d+)|Os \{ code: (\d+)")
 _REMEDIES = {
     errno.ENOSPC: "Free space there.",
     errno.EDQUOT: "Free space there.",

@@ -143,13 +143,13 @@ class Lake:
         if any(self.delta.transaction_version(mark.app_id) != mark.version for mark in marks.app_transactions or ()):
             self.note(marks)
 
-    def compact(self, marks: CommitProperties) -> None:
+    def compact(self) -> None:
         """Merges small files; commits nothing if there is nothing to merge."""
-        self.delta.optimize.compact(commit_properties=marks)
+        self.delta.optimize.compact()
 
-    def vacuum(self, marks: CommitProperties) -> None:
+    def vacuum(self) -> None:
         """Deletes files that no version younger than the table's retention needs, left by whomever."""
-        self.delta.vacuum(dry_run=False, full=True, commit_properties=marks)
+        self.delta.vacuum(dry_run=False, full=True)
 
     def _reshape(
         self, rows: Iterable[pa.Table], columns: pa.Schema, partition_by: Sequence[str], marks: CommitProperties

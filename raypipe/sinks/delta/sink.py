@@ -298,7 +298,7 @@ class DeltaSink:
         """Tidies up; the epoch is durable already, so that a failure is only told."""
         try:
             with says_why(self.name, self._path):
-                tend(lake, before, self._fence(self._generation, None))
+                tend(lake, before)
         except RaypipeError as error:
             logger.warning("delta table was not tidied up", extra={"sink": self.name, "kind": error.kind.value})
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from deltalake import CommitProperties
-
 from raypipe.sinks.delta.lake import Lake
 
 # Versions of a table between two rounds. 100 small files are merged in about 50 ms, a hundredth of what they cost.
@@ -12,18 +10,19 @@ COMPACT_EVERY = 100
 VACUUM_EVERY = 1000
 
 
-def tend(lake: Lake, before: int, fence: CommitProperties) -> None:
+def tend(lake: Lake, before: int) -> None:
     """Merges small files and deletes forgotten ones, if the table's version has passed a round number.
 
-    Each is a commit of its own that changes no row. A crash in between leaves the table as it was.
+    Each is a commit of its own that changes no row. They carry no marks, as the library drops the application
+    transactions of these two, so a writer that was overtaken may still tidy up; files that somebody else has rewritten
+    meanwhile make its commit fail, and a crash leaves the table as it was.
 
     Args:
         lake: After an epoch's commit.
         before: The table's version before it.
-        fence: For the commits, so that a writer that was overtaken cannot even tidy up.
     """
     after = lake.version
     if before // COMPACT_EVERY != after // COMPACT_EVERY:
-        lake.compact(fence)
+        lake.compact()
     if before // VACUUM_EVERY != after // VACUUM_EVERY:
-        lake.vacuum(fence)
+        lake.vacuum()

@@ -1,4 +1,4 @@
-"""Asking an actor: raypipe's own errors come back as themselves, the death of an actor as something to be mended."""
+"""Starting and asking actors: raypipe's own errors come back as themselves, the death of an actor as something to be mended."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ PATIENCE_S = 600.0
 
 class ActorLost(OutcomeUnknown):
     """An actor died, or nobody knows: what it was doing may or may not have happened."""
+
+
+def start(actor: Any, name: str, *arguments: object) -> Any:
+    """Starts an actor under a name that tells the dashboard whose it is; returns its handle at once."""
+    return actor.options(name=name).remote(*arguments)
 
 
 def answer(reference: Any, what: str, timeout_s: float = PATIENCE_S) -> Any:

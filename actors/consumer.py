@@ -14,7 +14,7 @@ from raypipe.contracts import EpochOutcome
 from raypipe.local.carry import carry
 from raypipe.local.crew import topics_to_relations
 from raypipe.local.inline import Executor, InlineExecutor
-from raypipe.log import open_log
+from raypipe.log import open_existing_log
 from raypipe.model import Cut, SinkTable
 from raypipe.plan.model import Plan
 from raypipe.steps import Flow
@@ -61,7 +61,7 @@ class ConsumerActor:
 
     def _executor(self, size_bytes: int) -> Executor:
         if not hasattr(self._local, "log"):
-            self._local.log = open_log(self._plan.log)
+            self._local.log = open_existing_log(self._plan.log)
             self._local.flow = Flow(self._plan, self._wanted)
         if size_bytes >= self._threshold:
             return RayDataExecutor(self._plan, self._local.log, self._relations, self._wanted)

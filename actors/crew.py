@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.asking import ActorLost, answer
+from actors.asking import ActorLost, answer, start
 from actors.consumer import ConsumerActor
 from actors.reader import ReaderActor
 from actors.sink import SinkActor
@@ -71,11 +71,10 @@ class RayCrew:
         return self._ask_to_open(name, claim)
 
     def _start_sink(self, name: str) -> Any:
-        options = SinkActor.options(name=self._name(f"sink:{name}"))
-        return options.remote(self._sink_plans[name], self._plan.pipeline, name)
+        return start(SinkActor, self._name(f"sink:{name}"), self._sink_plans[name], self._plan.pipeline, name)
 
     def _start_consumer(self) -> Any:
-        return ConsumerActor.options(name=self._name("consumer")).remote(self._plan, self._units)
+        return start(ConsumerActor, self._name("consumer"), self._plan, self._units)
 
     def _ask_to_open(self, name: str, claim: Claim) -> Committed:
         committed: Committed = answer(self._sinks[name].open.remote(claim.generation), f"Sink {name}")
@@ -89,7 +88,7 @@ class RayCrew:
             self._readers[instance.name] = _ReaderHandle(self._start_reader(instance.name, claim, tables), tables)
 
     def _start_reader(self, instance: str, claim: Claim, reload: Collection[str]) -> Any:
-        return ReaderActor.options(name=self._name(f"reader:{instance}")).remote(self._plan, instance, claim, reload)
+        return start(ReaderActor, self._name(f"reader:{instance}"), self._plan, instance, claim, reload)
 
     def readers(self) -> dict[str, ReaderReport]:
         """Newest reports; a reader that died is started again with a new claim."""

@@ -17,7 +17,7 @@ import ray.data
 from raypipe.codec import decode, encode
 from raypipe.contracts import Log, LogSlice
 from raypipe.engine.coalesce import coalesce
-from raypipe.log import open_log
+from raypipe.log import open_existing_log
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.steps import Flow
@@ -73,7 +73,7 @@ def _transform(
     batch: pa.Table, *, plan: Plan, relations: Mapping[str, str], wanted: Collection[str]
 ) -> Iterator[pa.Table]:
     """One slice in a Ray task: read it from the log, run the steps, encode what comes out."""
-    log = open_log(plan.log)
+    log = open_existing_log(plan.log)
     flow = Flow(plan, wanted)
     try:
         for fields in batch.to_pylist():

@@ -9,7 +9,7 @@ import ray
 
 from raypipe.contracts import ReaderOrder, ReaderReport
 from raypipe.local.reader import Reader
-from raypipe.log import open_log
+from raypipe.log import open_existing_log
 from raypipe.model import Claim
 from raypipe.plan.model import Plan
 from raypipe.sources import open_source
@@ -24,7 +24,7 @@ class ReaderActor:
         tables = [schema.table.table for schema in chosen.tables]
         self._reader = Reader(
             open_source=partial(open_source, instance, chosen.url, tables),
-            open_log=partial(open_log, plan.log),
+            open_log=partial(open_existing_log, plan.log),
             prefix=plan.pipeline,
             claim=claim,
             reload=reload,

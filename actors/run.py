@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 import raypipe
-from actors.asking import ActorLost, answer
+from actors.asking import ActorLost, answer, start
 from actors.coordinator import CoordinatorActor
 from raypipe.engine.status import HEARTBEAT_S, Status
 from raypipe.errors import Unavailable
@@ -97,19 +97,18 @@ def _watch(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
     deaths = 0
     began = time.monotonic()
     while True:
-        coordinator = CoordinatorActor.options(name=f"{plan.pipeline}/{uuid.uuid4().hex[:6]}/coordinator").remote(
-            plan, uuid.uuid4().hex[:6]
-        )
+        token = uuid.uuid4().hex[:6]
+        coordinator = start(CoordinatorActor, f"{plan.pipeline}/{token}/coordinator", plan, token)
         left = until if isinstance(until, str) else max(0.0, until - (time.monotonic() - began))
         ending = coordinator.run.remote(left)
         try:
             while not ray.wait([ending], timeout=HEARTBEAT_S)[0]:
                 if stop.is_set():
                     coordinator.stop.remote()
-                status = answer(coordinator.status.remote(), "The coordinator", timeout_s=30.0)
-                deaths = 0 if status.run else deaths
-                observer(status)
-            status = answer(ending, "The coordinator")
+                news: Status = answer(coordinator.status.remote(), "The coordinator", timeout_s=30.0)
+                deaths = 0 if news.run else deaths
+                observer(news)
+            status: Status = answer(ending, "The coordinator")
             observer(status)
             return status
         except ActorLost as lost:

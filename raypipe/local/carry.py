@@ -6,21 +6,50 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from typing import Protocol, TypeVar
 
 from raypipe import faults
-from raypipe.contracts import EpochOutcome, Sink
+from raypipe.contracts import EpochOutcome
 from raypipe.errors import RaypipeError, Unavailable
 from raypipe.local.inline import Executor
-from raypipe.model import Committed, Cut, Epoch
+from raypipe.model import ChangeBatch, Committed, Cut, Epoch, SinkTable
 
 Commits = tuple[dict[str, Committed], dict[str, RaypipeError]]
+
+
+class EpochSink(Protocol):
+    """What carrying needs of a sink, or of somebody who passes everything on to one."""
+
+    @property
+    def tables(self) -> tuple[SinkTable, ...]:
+        """See ``Sink``."""
+        ...
+
+    def begin(self, epoch: Epoch) -> None:
+        """See ``Sink``."""
+        ...
+
+    def write(self, table: str, batch: ChangeBatch) -> None:
+        """See ``Sink``."""
+        ...
+
+    def commit(self) -> Committed:
+        """See ``Sink``."""
+        ...
+
+    def abort(self) -> None:
+        """See ``Sink``."""
+        ...
+
+
+SinkT = TypeVar("SinkT", bound=EpochSink)
 
 
 class Interrupted(Unavailable):
     """The run is ending: the epoch was thrown away, nothing of it was committed."""
 
 
-def commit_in_turn(sinks: Mapping[str, Sink]) -> Commits:
+def commit_in_turn(sinks: Mapping[str, EpochSink]) -> Commits:
     """Commits one sink after the other; what one fails does not concern the next."""
     committed: dict[str, Committed] = {}
     failed: dict[str, RaypipeError] = {}
@@ -35,12 +64,12 @@ def commit_in_turn(sinks: Mapping[str, Sink]) -> Commits:
 def carry(
     *,
     executor: Executor,
-    sinks: Mapping[str, Sink],
+    sinks: Mapping[str, SinkT],
     generations: Mapping[str, int],
     after: Cut | None,
     upto: Cut,
     keep_going: Callable[[], bool],
-    commit: Callable[[Mapping[str, Sink]], Commits] = commit_in_turn,
+    commit: Callable[[Mapping[str, SinkT]], Commits] = commit_in_turn,
 ) -> EpochOutcome:
     """Carries sinks that hold ``after`` to ``upto``, in the calling thread.
 
@@ -101,7 +130,7 @@ def carry(
     )
 
 
-def _feeds(sinks: Mapping[str, Sink]) -> dict[str, list[tuple[str, str]]]:
+def _feeds(sinks: Mapping[str, EpochSink]) -> dict[str, list[tuple[str, str]]]:
     """Relation to the (sink, table) pairs it feeds."""
     feeds: dict[str, list[tuple[str, str]]] = {}
     for name, sink in sinks.items():
@@ -110,7 +139,7 @@ def _feeds(sinks: Mapping[str, Sink]) -> dict[str, list[tuple[str, str]]]:
     return feeds
 
 
-def _abort(sinks: Iterable[Sink]) -> None:
+def _abort(sinks: Iterable[EpochSink]) -> None:
     for sink in sinks:
         with suppress(RaypipeError):
             sink.abort()

@@ -88,12 +88,16 @@ class Conductor:
             RaypipeError: the run cannot go on; everything committed so far stays right.
         """
         try:
-            self._claim = self._log.claim(self._plan.pipeline)
+            self._claim_pipeline()
             self._tell()
             self._start()
             self._state = "running"
             self._loop()
             self._state = "stopping"
+        except Fenced as error:
+            fenced = self._fenced(error)
+            self._state, self._error = "failed", str(fenced)
+            raise fenced from error
         except RaypipeError as error:
             self._state, self._error = "failed", str(error)
             raise
@@ -108,6 +112,29 @@ class Conductor:
                 self._state = "stopped"
             self._tell(final=True)
         return self.status()
+
+    def _claim_pipeline(self) -> None:
+        """Takes the pipeline over, waiting for a log that is locked."""
+        backoff = Backoff()
+        while True:
+            try:
+                self._claim = self._log.claim(self._plan.pipeline)
+                return
+            except Unavailable as error:
+                now = time.monotonic()
+                backoff = backoff.after_failure(now, at_once=False)
+                if self._stop.is_set() or backoff.exhausted(now, self._give_up_s()):
+                    raise self._gave_up("the log", str(error)) from error
+                self._stop.wait(backoff.retry_at - now)
+
+    def _fenced(self, error: Fenced) -> Fenced:
+        return Fenced(
+            f"A later run of pipeline {self._plan.pipeline} took over from run {self._claim.run}; this one stopped, "
+            "and nothing it still had in hand was written.",
+            remedy="Let only one run of a pipeline be at work.",
+            cause=error,
+            run=self._claim.run,
+        )
 
     def _start(self) -> None:
         opened: dict[str, Committed] = {}
@@ -201,11 +228,7 @@ class Conductor:
         """An idle run commits nothing and so would not hear that it was fenced; its successor's note tells it."""
         text = self._log.notes(STATUS_NOTE).get(STATUS_NOTE)
         if text is not None and Status.from_json(text).run > self._claim.run:
-            raise Fenced(
-                f"A later run of pipeline {self._plan.pipeline} took over; this one stopped and wrote nothing since.",
-                remedy="Let only one run of a pipeline be at work.",
-                run=self._claim.run,
-            )
+            raise Fenced("Its status says so.")
 
     def _trim(self) -> None:
         oldest = self._coordinator.forgettable()
@@ -263,8 +286,8 @@ class Conductor:
             if committed.cut is None or committed.cut.number < order.upto.number:
                 raise InvariantBroken(f"Sink {sink} committed less than epoch {order.upto.number}.")
             self._coordinator.committed(sink, order.upto)
-        for sink, error in outcome.failed.items():
-            self._failed(sink, error, now)
+        for sink, failure in outcome.failed.items():
+            self._failed(sink, failure, now)
         self._coordinator.observe(outcome.bytes, now - began)
         self._epochs += 1
         self._rows += outcome.rows

@@ -7,7 +7,7 @@ from threading import Event
 from raypipe.engine.status import Status
 from raypipe.local.conductor import Conductor, Observer, Until
 from raypipe.local.crew import LocalCrew
-from raypipe.log import open_log
+from raypipe.log import open_existing_log, open_log
 from raypipe.plan.model import Plan
 from raypipe.sinks import open_sinks
 from raypipe.sources import open_source
@@ -45,7 +45,7 @@ def run_local(
             log=log,
             steps=flow,
             sinks=sinks,
-            open_log=lambda: open_log(plan.log),
+            open_log=lambda: open_existing_log(plan.log),
             open_source=lambda name: open_source(name, *urls[name]),
         )
         conductor = Conductor(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote
 
 from raypipe.codec import Compression
 from raypipe.errors import Kind, RaypipeError
@@ -40,7 +39,7 @@ def open_existing_log(url: str, *, compression: Compression = Compression.LZ4) -
 
 
 def _path(url: str) -> Path:
-    path = unquote(url.removeprefix(_SQLITE))
+    path = url.removeprefix(_SQLITE)
     if not url.startswith(_SQLITE) or not path:
         # The URL itself may hold a password, so only its scheme is shown.
         raise RaypipeError(

@@ -16,7 +16,7 @@ from raypipe.contracts import Log, Sink
 from raypipe.engine.status import STATUS_NOTE, Status
 from raypipe.errors import InvariantBroken, RaypipeError, Unavailable
 from raypipe.local.run import run_local
-from raypipe.log import open_log
+from raypipe.log import open_existing_log, open_log
 from raypipe.plan.model import Plan
 from raypipe.sinks import open_sinks
 from raypipe.sources import open_source
@@ -53,7 +53,7 @@ def verify(
         stack.callback(log.close)
         alive = stack.enter_context(_a_run(plan, log, observer))
         _await_loaded(log, alive, timeout_s)
-        hold = stack.enter_context(Hold(lambda: open_log(plan.log), alive, timeout_s))
+        hold = stack.enter_context(Hold(lambda: open_existing_log(plan.log), alive, timeout_s))
         observer("asking the readers to stand still")
         hold.held()
         oracle = Oracle(folder)

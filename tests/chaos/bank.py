@@ -223,7 +223,17 @@ steps:
       SELECT id, 'account' AS kind, balance AS amount FROM bank.accounts
       UNION ALL
       SELECT id, 'transfer' AS kind, amount FROM bank.transfers
-sinks:
+"""
+
+LAKE = """\
+  lake:
+    url: "delta:///lake"
+    tables:
+      history: {from: bank.accounts, mode: history}
+      rich: {from: rich}
+"""
+ALL_SINKS = (
+    """\
   warehouse:
     url: "duckdb:///warehouse.duckdb"
     tables:
@@ -235,17 +245,14 @@ sinks:
     tables:
       accounts: {from: bank.accounts}
       transfers: {from: bank.transfers}
-  lake:
-    url: "delta:///lake"
-    tables:
-      history: {from: bank.accounts, mode: history}
-      rich: {from: rich}
 """
+    + LAKE
+)
 
 
-def write_pipeline(folder: Path, limits: Mapping[str, object] | None = None) -> Path:
+def write_pipeline(folder: Path, limits: Mapping[str, object] | None = None, sinks: str = ALL_SINKS) -> Path:
     """Writes the pipeline file; the bank's database lies beside it."""
     path = folder / "pipeline.yaml"
     lines = "".join(f"  {name}: {value}\n" for name, value in (limits or {}).items())
-    path.write_text(PIPELINE + (f"limits:\n{lines}" if lines else ""))
+    path.write_text(PIPELINE + "sinks:\n" + sinks + (f"limits:\n{lines}" if lines else ""))
     return path

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
-from bank import Bank, expected, write_pipeline
-from raypipe.local.assemble import assemble
+from bank import ALL_SINKS, Bank, expected, write_pipeline
 
 from raypipe.contracts import SinkContents
 from raypipe.engine.status import STATUS_NOTE, Status
+from raypipe.local.assemble import assemble
 from raypipe.log import open_log
 from raypipe.model import BRANCH, COMMIT, OP, ORDINAL, Mode, Op, SinkTable
 from raypipe.plan.model import Plan
@@ -30,10 +30,13 @@ SHARDS = 2
 class Scene:
     """A bank, its pipeline file and the processes that run it."""
 
-    def __init__(self, folder: Path, seed: int, limits: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, folder: Path, seed: int, *, limits: Mapping[str, object] | None = None, sinks: str = ALL_SINKS
+    ) -> None:
         self.folder = folder
         self.bank = Bank(folder / "bank.db", seed)
-        self.file = write_pipeline(folder, limits)
+        self.file = write_pipeline(folder, limits, sinks)
+        self._started: list[subprocess.Popen[str]] = []
         self.fired = folder / "fired"
         self.log_url = f"sqlite:///{folder}/log.db"
 
@@ -46,13 +49,15 @@ class Scene:
     ) -> subprocess.Popen[str]:
         """Starts a run in a process of its own."""
         environment = os.environ | {"RAYPIPE_FAULTS": faults, "RAYPIPE_FAULTS_FIRED": str(self.fired)}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "raypipe", "run", str(self.file), *local, "--until", until],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._started.append(process)
+        return process
 
     def finish(self, process: subprocess.Popen[str], timeout_s: float = DEADLINE_S) -> str:
         """Waits for a run to end by itself and cleanly; returns what it printed."""
@@ -68,6 +73,13 @@ class Scene:
         """SIGKILL, reaped."""
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=DEADLINE_S)
+
+    def close(self) -> None:
+        """Kills and reaps whatever a failed test left at work, paused or not."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate(timeout=DEADLINE_S)
 
     def fired_points(self) -> dict[str, int]:
         """How often each failpoint fired."""

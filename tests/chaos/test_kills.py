@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 from scene import Scene, wait_until
@@ -20,8 +19,7 @@ RANDOM_KILLS = 30
 
 
 @pytest.mark.parametrize("point", faults.POINTS)
-def test_a_run_killed_at_a_named_point_loses_doubles_and_tears_nothing(point: str, tmp_path: Path, seed: int) -> None:
-    scene = Scene(tmp_path, seed)
+def test_a_run_killed_at_a_named_point_loses_doubles_and_tears_nothing(point: str, scene: Scene, seed: int) -> None:
     nth = 1 if point.startswith("log.retain") else random.Random(seed).randint(1, 4)
     with scene.bank.busy():
         process = scene.start(faults=f"{point}=kill@{nth}")
@@ -33,9 +31,7 @@ def test_a_run_killed_at_a_named_point_loses_doubles_and_tears_nothing(point: st
     assert scene.check(caught_up=True) == TABLES
 
 
-def test_thirty_random_kills_under_load_leave_every_sink_exact_at_its_own_cut(tmp_path: Path, seed: int) -> None:
-    print(f"seed {seed}")
-    scene = Scene(tmp_path, seed)
+def test_thirty_random_kills_under_load_leave_every_sink_exact_at_its_own_cut(scene: Scene, seed: int) -> None:
     chance = random.Random(seed)
     reached: set[int | None] = set()
     with scene.bank.busy():
@@ -55,10 +51,7 @@ def test_thirty_random_kills_under_load_leave_every_sink_exact_at_its_own_cut(tm
     "point",
     ["log.commit.after", "log.commit.before", "sink.commit.before", "sink.commit.data", "sink.commit.after"],
 )
-def test_a_lost_reply_or_a_passing_failure_is_read_back_not_repeated(
-    point: str, action: str, tmp_path: Path, seed: int
-) -> None:
-    scene = Scene(tmp_path, seed)
+def test_a_lost_reply_or_a_passing_failure_is_read_back_not_repeated(point: str, action: str, scene: Scene) -> None:
     scene.bank.burst(30)
     scene.settle(faults=f"{point}={action}@1")
     assert scene.fired_points() == {point: 1}
@@ -69,10 +62,7 @@ def test_a_lost_reply_or_a_passing_failure_is_read_back_not_repeated(
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_told_to_end_ends_cleanly_within_seconds_and_resumes(
-    sent: signal.Signals, tmp_path: Path, seed: int
-) -> None:
-    scene = Scene(tmp_path, seed)
+def test_a_run_told_to_end_ends_cleanly_within_seconds_and_resumes(sent: signal.Signals, scene: Scene) -> None:
     with scene.bank.busy():
         process = scene.start()
         scene.bank.wait_for_capture()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import psutil
 import pytest
@@ -27,8 +26,7 @@ def actor_pids(run: subprocess.Popen[str], kind: str) -> list[int]:
     return found
 
 
-def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(tmp_path: Path, seed: int) -> None:
-    scene = Scene(tmp_path, seed)
+def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(scene: Scene) -> None:
     with scene.bank.busy(per_second=50):
         run = scene.start(local=())
         try:
@@ -58,8 +56,7 @@ def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(tmp_path: Pa
     assert scene.check(caught_up=True) == TABLES
 
 
-def test_the_driver_and_all_of_ray_may_die_and_the_next_run_resumes(tmp_path: Path, seed: int) -> None:
-    scene = Scene(tmp_path, seed)
+def test_the_driver_and_all_of_ray_may_die_and_the_next_run_resumes(scene: Scene) -> None:
     with scene.bank.busy(per_second=50):
         run = scene.start(local=())
         wait_until(lambda: all(scene.cuts_of_sinks().values()), "the first commits")

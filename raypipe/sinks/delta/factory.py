@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote
 
 from raypipe.contracts import Sink
 from raypipe.errors import Kind, RaypipeError
@@ -33,7 +32,7 @@ def open_delta(plan: SinkPlan, pipeline: str) -> list[Sink]:
 
 
 def _folder(plan: SinkPlan) -> Path:
-    path = Path(unquote(plan.url.removeprefix(_SCHEME).partition("?")[0]))
+    path = Path(plan.url.removeprefix(_SCHEME))
     if not plan.url.startswith(_SCHEME) or not path.name:
         raise RaypipeError(
             f"The URL of sink {plan.name} has no folder.",

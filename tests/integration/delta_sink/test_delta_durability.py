@@ -153,17 +153,22 @@ def test_other_tools_may_tidy_the_table_while_an_epoch_is_staged(lab: Lab) -> No
     assert lab.rows() == [(1, day(1), "a"), (2, day(2), "b")]
 
 
-def test_many_epochs_leave_few_files_and_few_of_them_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_epochs_leave_few_files_and_a_short_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upkeep, "COMPACT_EVERY", 10)
     monkeypatch.setattr(upkeep, "VACUUM_EVERY", 20)
     lab = Lab(tmp_path, in_history(sink_table()))
     lab.open()
-    lab.delta().alter.set_table_properties({"delta.deletedFileRetentionDuration": "interval 0 seconds"})
+    nothing = "interval 0 seconds"
+    lab.delta().alter.set_table_properties(
+        {"delta.deletedFileRetentionDuration": nothing, "delta.logRetentionDuration": nothing}
+    )
     lab.epoch(changes(ORDERS, (TRUNCATE,)))
     for number in range(40):
         lab.epoch(changes(ORDERS, (INSERT, number, day(1), "a")))
     assert len(lab.delta().file_uris()) < 15
     assert len(list(lab.path.glob("*.parquet"))) < 30
+    assert len(list((lab.path / "_delta_log").glob("*.json"))) < 20
+    assert lab.open(2).cut == cut(41)
     assert sum(row[5] is not None for row in lab.rows()) == 40
     assert not (lab.path / STAGE_FOLDER).exists()
 

@@ -22,7 +22,8 @@ class Position:
         upto: Transaction boundary that the reader is on its way to, None at a boundary.
         loading: Tables whose snapshot is unfinished: how far it is loaded, as SQL literals of the row's identity,
             empty at the start.
-        cookie: ``PRAGMA schema_version`` while tables are loading: after a VACUUM, rowids may mean other rows.
+        cookie: ``PRAGMA schema_version`` while tables are loading or rows are parked: it changes with a VACUUM, after
+            which rowids may mean other rows.
         parked: Rows in quarantine, by table, tables with none left out.
     """
 

@@ -207,6 +207,18 @@ def read_shape(connection: sqlite3.Connection, table: str) -> Shape | None:
     return shape
 
 
+def require_shape(connection: sqlite3.Connection, table: str) -> Shape:
+    """Reads the shape of a table that exists.
+
+    Raises:
+        SchemaMismatch: it does not, or cannot be captured.
+    """
+    shape = read_shape(connection, table)
+    if shape is None:
+        raise SchemaMismatch(f"There is no table {table!r}.", remedy="Check the tables of the source.")
+    return shape
+
+
 def _terms(connection: sqlite3.Connection, index: str) -> tuple[Term, ...]:
     rows = connection.execute(f"PRAGMA main.index_xinfo({quoted(index)})").fetchall()
     texts: Sequence[str] = ()

@@ -149,7 +149,7 @@ class _Capture:
         body = (
             f"INSERT INTO {self.stash}(gone, rid, {', '.join(self.images)}) SELECT 0, {rowid}, {images}"
             f" FROM {self.table} AS v{beside} WHERE {condition}({self._identity('v')}) IN ({' UNION '.join(conflicts)})"
-            f" AND NOT EXISTS (SELECT 1 FROM {self.stash} AS s WHERE {self._stash_is('v')})"
+            f" AND NOT EXISTS (SELECT 1 FROM {self.stash} WHERE {self._stash_is('v')})"
         )
         return self._trigger(f"before_{event}", f"BEFORE {event.upper()} ON {self.table}", exists, [body])
 
@@ -200,21 +200,20 @@ class _Capture:
             columns = [term for term in unique.terms if term.column]
             matches.append(
                 " AND ".join(
-                    f"s.{self.image_of[term.column]} COLLATE {quoted(term.collation)} = {self._new(term.column)}"
+                    f"{self.image_of[term.column]} COLLATE {quoted(term.collation)} = {self._new(term.column)}"
                     for term in columns
                 )
                 or "1"
             )
         anywhere = " OR ".join(f"({match})" for match in matches)
+        # A plain UPDATE: finding out that the stash is empty is what every write pays.
         return (
-            f"UPDATE {self.stash} SET gone = 1 WHERE sid IN (SELECT s.sid FROM {self.stash} AS s WHERE ({anywhere})"
-            f" AND (({taken}) OR NOT EXISTS (SELECT 1 FROM {self.table} AS o WHERE {self._stash_is('o')})))"
+            f"UPDATE {self.stash} SET gone = 1 WHERE ({anywhere}) AND (({taken})"
+            f" OR NOT EXISTS (SELECT 1 FROM {self.table} AS o WHERE {self._stash_is('o')}))"
         )
 
     def _forget(self) -> str:
-        return (
-            f"DELETE FROM {self.stash} WHERE sid IN (SELECT s.sid FROM {self.stash} AS s WHERE {self._stash_is('OLD')})"
-        )
+        return f"DELETE FROM {self.stash} WHERE {self._stash_is('OLD')}"
 
     def _stash_indexes(self) -> list[str]:
         """So that ``INSERT OR IGNORE`` of many known rows, which all stay stashed, does not slow the writer down."""
@@ -244,9 +243,9 @@ class _Capture:
 
     def _stash_is(self, row: str) -> str:
         if self.shape.rowid:
-            return f"s.rid = {row}.{quoted(self.shape.rowid)}"
+            return f"{self.stash}.rid = {row}.{quoted(self.shape.rowid)}"
         return self._all(
-            f"s.{self.image_of[term.column]} COLLATE {quoted(term.collation)} = {row}.{quoted(term.column)}"
+            f"{self.stash}.{self.image_of[term.column]} COLLATE {quoted(term.collation)} = {row}.{quoted(term.column)}"
             for term in self.shape.identity
         )
 

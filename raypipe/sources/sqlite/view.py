@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from raypipe.errors import SchemaMismatch
+from raypipe.sources.sqlite.connect import reading
 from raypipe.sources.sqlite.decode import Part, decode
-from raypipe.sources.sqlite.install import Capture
+from raypipe.sources.sqlite.install import Capture, read_captures, schema_cookie
+from raypipe.sources.sqlite.position import Position
+from raypipe.sources.sqlite.reader import SCHEMA_TRIES, in_force, in_line, restless
+from raypipe.sources.sqlite.snapshot import fill_table
 from raypipe.sources.sqlite.spool import Spool
+from raypipe.sources.sqlite.stream import read_clock, read_mark
 
 # Of one batch: some tens of megabytes at most for rows of a usual width.
 BATCH_ROWS = 65_536
+
+
+def take_view(instance: str, connection: sqlite3.Connection, spool: Spool, tables: Sequence[str]) -> SqliteView:
+    """Copies the tables in one read transaction, together with its position.
+
+    Raises:
+        SourceGap: the source has no capture, so the moment has no position.
+        Unavailable: locked, or no space for the copy.
+    """
+    for _ in range(SCHEMA_TRIES):
+        with reading(connection):
+            read_clock(connection, instance)
+        cookie = in_line(connection, instance, tables, seen_whole=None)
+        with spool.gathering():
+            if schema_cookie(connection) != cookie:
+                continue  # altered in between
+            clock = read_clock(connection, instance)
+            captures = in_force(read_captures(connection, tables))
+            rows = {capture.number: fill_table(spool, capture, clock.seq) for capture in captures.values()}
+            position = Position(
+                identity=clock.identity,
+                seq=clock.seq,
+                mark=read_mark(connection, clock.seq) or 0,
+                tables=tuple(tables),
+            )
+        chosen = {table: captures.get(table) for table in tables}
+        return SqliteView(instance, position.to_text(), spool, chosen, rows)
+    raise restless(instance)
 
 
 class SqliteView:

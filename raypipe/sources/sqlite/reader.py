@@ -208,8 +208,8 @@ class Reader:
         mark = read_mark(self._connection, reached)
         if mark is None:
             raise gap(self._instance, PRUNED)
-        gathered.commit = stop
-        gathered.boundary = reached == stop
+        # What lies before an event may have been recorded by triggers of an older shape: no cut until it is behind us.
+        gathered.boundary = reached == bound
         gathered.pending = clock.seq - reached
         gathered.stand = Stand(
             position=replace(

@@ -200,7 +200,7 @@ class _Capture:
             columns = [term for term in unique.terms if term.column]
             matches.append(
                 " AND ".join(
-                    f"{self.image_of[term.column]} COLLATE {quoted(term.collation)} = {self._new(term.column)}"
+                    f"{self.image_of[term.column]} COLLATE {quoted(term.collation)} = +{self._new(term.column)}"
                     for term in columns
                 )
                 or "1"
@@ -209,7 +209,7 @@ class _Capture:
         # A plain UPDATE: finding out that the stash is empty is what every write pays.
         return (
             f"UPDATE {self.stash} SET gone = 1 WHERE ({anywhere}) AND (({taken})"
-            f" OR NOT EXISTS (SELECT 1 FROM {self.table} AS o WHERE {self._stash_is('o')}))"
+            f" OR NOT EXISTS (SELECT 1 FROM {self.table} AS o WHERE {self._is_stashed('o')}))"
         )
 
     def _forget(self) -> str:
@@ -242,10 +242,19 @@ class _Capture:
         )
 
     def _stash_is(self, row: str) -> str:
+        # The plus takes the affinity away: it would keep SQLite from using an index on our columns without a type.
         if self.shape.rowid:
-            return f"{self.stash}.rid = {row}.{quoted(self.shape.rowid)}"
+            return f"{self.stash}.rid = +{row}.{quoted(self.shape.rowid)}"
         return self._all(
-            f"{self.stash}.{self.image_of[term.column]} COLLATE {quoted(term.collation)} = {row}.{quoted(term.column)}"
+            f"{self.stash}.{self.image_of[term.column]} COLLATE {quoted(term.collation)} = +{row}.{quoted(term.column)}"
+            for term in self.shape.identity
+        )
+
+    def _is_stashed(self, row: str) -> str:
+        if self.shape.rowid:
+            return f"{row}.{quoted(self.shape.rowid)} = {self.stash}.rid"
+        return self._all(
+            f"{row}.{quoted(term.column)} COLLATE {quoted(term.collation)} = {self.stash}.{self.image_of[term.column]}"
             for term in self.shape.identity
         )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
-from raypipe.contracts import SinkContents
 from raypipe.model import BRANCH, COMMIT, IMAGE, OP, ORDINAL, TIME, Mode, Op, SinkTable, TableSchema
 from raypipe.verify.oracle import Oracle, quote
 from raypipe.verify.report import TableReport
@@ -17,20 +17,20 @@ _PRESENT = ", ".join(str(int(op)) for op in Op if op.weight > 0)
 
 
 def compare(
-    oracle: Oracle, expected: str, sink: str, table: SinkTable, contents: SinkContents, *, columns: TableSchema
+    oracle: Oracle, expected: str, sink: str, table: SinkTable, rows: Iterable[pa.RecordBatch], *, columns: TableSchema
 ) -> TableReport:
     """Compares one sink table.
 
     Args:
         oracle: Holds the expected rows.
         expected: Table with them.
-        sink: Name of the unit of commit.
+        sink: Name of the unit of commit, or of the sink whose shards share the table.
         table: To compare.
-        contents: Of the sink at the cut.
+        rows: It holds at the cut, of all shards.
         columns: The relation's schema.
     """
     names = [*([BRANCH] if columns.branches > 1 else []), *columns.names]
-    _hold(oracle, expected, table, contents, names)
+    _hold(oracle, expected, table, rows, names)
     held = _folded(columns, names) if table.mode is Mode.HISTORY else f"SELECT {_list(names)} FROM {_HELD}"
     database = oracle.database
     wanted = f"SELECT {_list(names)} FROM {expected}"
@@ -59,7 +59,7 @@ def with_values(oracle: Oracle, report: TableReport) -> dict[str, tuple[dict[str
     return {what: _rows(oracle, f"FROM {names[what]} LIMIT {EXAMPLES}") for what in report.examples}
 
 
-def _hold(oracle: Oracle, expected: str, table: SinkTable, contents: SinkContents, names: list[str]) -> None:
+def _hold(oracle: Oracle, expected: str, table: SinkTable, rows: Iterable[pa.RecordBatch], names: list[str]) -> None:
     """Copies the sink's rows beside the expected ones, with the expected types."""
     database = oracle.database
     system = ""
@@ -67,7 +67,7 @@ def _hold(oracle: Oracle, expected: str, table: SinkTable, contents: SinkContent
         system = f"0::TINYINT AS {OP}, 0::TINYINT AS {IMAGE}, 0::BIGINT AS {COMMIT}, 0::BIGINT AS {ORDINAL}, "
         system += f"NULL::TIMESTAMPTZ AS {TIME}, "
     database.execute(f"CREATE OR REPLACE TEMP TABLE {_HELD} AS SELECT {system}{_list(names)} FROM {expected} LIMIT 0")
-    for batch in contents.rows(table.name):
+    for batch in rows:
         database.register("incoming", pa.Table.from_batches([batch]))
         database.execute(f"INSERT INTO {_HELD} BY NAME SELECT * FROM incoming")
     if "incoming" in {row[0] for row in database.execute("SELECT view_name FROM duckdb_views()").fetchall()}:

@@ -13,7 +13,7 @@ class TableReport:
     """One sink table beside its oracle.
 
     Attributes:
-        sink: Unit of commit.
+        sink: Unit of commit, or the sink whose shards share the table.
         table: In the sink.
         relation: It is fed from.
         rows: The oracle returns.

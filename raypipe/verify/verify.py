@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from raypipe.contracts import Log, Sink
+from raypipe.contracts import Log, SinkContents
 from raypipe.engine.status import STATUS_NOTE, Status
 from raypipe.errors import InvariantBroken, RaypipeError, Unavailable
 from raypipe.local.run import run_local
 from raypipe.log import open_existing_log, open_log
-from raypipe.plan.model import Plan
+from raypipe.model import SinkTable
+from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sinks import open_sinks
 from raypipe.sources import open_source
 from raypipe.verify.compare import compare, with_values
@@ -73,10 +75,7 @@ def verify(
         if cut is None:
             raise InvariantBroken(f"The log forgot cut {number} while it was being verified.")
         reports = [
-            report
-            for sink_plan in plan.sinks
-            for sink in open_sinks(sink_plan, plan.pipeline)
-            for report in _verify_sink(plan, oracle, sink, number, values, observer)
+            report for sink in plan.sinks for report in _verify_sink(plan, oracle, sink, number, values, observer)
         ]
         return Report(
             pipeline=plan.pipeline,
@@ -138,22 +137,30 @@ def _await_loaded(log: Log, alive: Callable[[], None], timeout_s: float) -> None
 
 
 def _verify_sink(
-    plan: Plan, oracle: Oracle, sink: Sink, number: int, values: bool, observer: Observer
+    plan: Plan, oracle: Oracle, sink: SinkPlan, number: int, values: bool, observer: Observer
 ) -> Iterator[TableReport]:
-    with sink.contents() as contents:
-        held = contents.committed.cut
-        if held is None or held.number != number:
-            raise Unavailable(
-                f"Sink {sink.name} moved on from cut {number} while it was being verified.", remedy="Verify again."
-            )
-        for table in sink.tables:
-            observer(f"comparing {sink.name}: {table.name}")
+    with ExitStack() as stack:
+        # Tables by name with the units that hold them: one, or every shard, whose rows together are the table.
+        holders: dict[str, tuple[SinkTable, dict[str, SinkContents]]] = {}
+        for unit in open_sinks(sink, plan.pipeline):
+            stack.callback(unit.close)
+            contents = stack.enter_context(unit.contents())
+            held = contents.committed.cut
+            if held is None or held.number != number:
+                raise Unavailable(
+                    f"Sink {unit.name} moved on from cut {number} while it was being verified.", remedy="Verify again."
+                )
+            for table in unit.tables:
+                holders.setdefault(table.name, (table, {}))[1][unit.name] = contents
+        for name, (table, units) in holders.items():
+            where = sink.name if len(units) > 1 else next(iter(units))
+            observer(f"comparing {where}: {name}")
             expected = oracle.expect(plan, table.relation)
-            report = compare(oracle, expected, sink.name, table, contents, columns=table.schema)
+            rows = chain.from_iterable(contents.rows(name) for contents in units.values())
+            report = compare(oracle, expected, where, table, rows, columns=table.schema)
             if values and not report.ok:
                 report = replace(report, examples=with_values(oracle, report))
             yield report
-    sink.close()
 
 
 def _status(log: Log) -> Status | None:

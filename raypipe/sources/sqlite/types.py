@@ -211,7 +211,10 @@ def _to_timestamp(cells: Cells) -> Values:
 def _to_binary(cells: Cells) -> Values:
     if pa.types.is_binary(cells.values.type) and cells.holds_only("blob"):
         return Values(array=cells.values)
-    return _found(cells, cells.only("blob").cast(pa.binary()))
+    blobs = cells.only("blob")
+    # Where there is not one, the driver's type is a guess, and Arrow casts few types to bytes.
+    found = blobs.cast(pa.binary()) if blobs.null_count < len(blobs) else pa.nulls(len(blobs), pa.binary())
+    return _found(cells, found)
 
 
 # What the conversions share

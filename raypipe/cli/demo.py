@@ -63,7 +63,7 @@ def run_demo(*, seconds: float, seed: int) -> None:
     pipeline = load(file)
     database = _path(pipeline, pipeline.sources["shop"].url)
     folder = database.parent
-    say(f"1. A shop in {_shown(folder)}: {counted(_open_shop(pipeline, database, seed), 'row')} in five tables.")
+    announce(f"A shop in {_shown(folder)}: {counted(_open_shop(pipeline, database, seed), 'row')} in five tables.")
     plan = assemble(pipeline)
     with StopSignals() as signals:
         drill = _run(plan, database, signals, seconds, seed)
@@ -79,6 +79,11 @@ def run_demo(*, seconds: float, seed: int) -> None:
     say(_verdict(recovered=recovered, right=right, took_s=time.monotonic() - began))
     if not (recovered and right):
         raise typer.Exit(Exit.FAILED)
+
+
+def announce(words: str) -> None:
+    """A line that stands out among those of the progress."""
+    say(f"==> {words}")
 
 
 def _example_file() -> Path:
@@ -136,15 +141,15 @@ def _run(plan: Plan, database: Path, signals: StopSignals, seconds: float, seed:
 
     with ExitStack() as stack:
         staff = stack.enter_context(Staff(database, range(seed, seed + WRITERS), rate=RATE))
-        say(f"2. {WRITERS} processes write to it, {RATE * WRITERS:.0f} transactions a second.")
+        announce(f"{WRITERS} processes write to it, {RATE * WRITERS:.0f} transactions a second.")
 
         def close_shop() -> None:
             tallies = staff.stop()
             committed = sum(tally["committed"] for tally in tallies)
             undone = sum(tally["rolled_back"] + tally["refused"] for tally in tallies)
-            say(f"5. The writers are done: {committed:,} transactions committed, {undone:,} rolled back. Draining.")
+            announce(f"The writers are done: {committed:,} transactions committed, {undone:,} rolled back. Draining.")
 
-        say("3. The pipeline runs on a Ray of its own, which takes some seconds to start.")
+        announce("The pipeline runs on a Ray of its own, which takes some seconds to start.")
         show = stack.enter_context(progress.for_people(line_every_s=LINE_EVERY_S))
         drill = Drill(
             sink=SINK_TO_KILL,
@@ -153,7 +158,7 @@ def _run(plan: Plan, database: Path, signals: StopSignals, seconds: float, seed:
             process_of=partial(process_of_sink, plan.pipeline),
             close_shop=close_shop,
             stop=signals.stop,
-            tell=lambda words: say(f"4. {words}"),
+            tell=announce,
         )
 
         def observe(status: Status) -> None:
@@ -170,7 +175,7 @@ def _prove(plan: Plan) -> bool:
     from raypipe.cli.verify import report_lines
     from raypipe.verify import verify
 
-    say("6. Proof: every sink beside its SQL, run over the shop's tables.")
+    announce("Proof: every sink beside its SQL, run over the shop's tables.")
     report = verify(plan)
     for line in report_lines(report):
         say(line)

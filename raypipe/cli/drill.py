@@ -69,7 +69,7 @@ class Drill:
         self._since = self._began  # when everything began to flow
         self._killed = 0  # process id
         self._killed_at = 0.0
-        self._cut_at_kill = 0
+        self._cut_found: int | None = None  # the successor's, when it was first seen
         self._closed_at = 0.0  # wall clock, to be compared with statuses
         self.recovered_s: float | None = None
 
@@ -98,27 +98,28 @@ class Drill:
         process = self._process_of(self._sink)
         if process is None:
             return  # between two actors; at the next status
-        self._cut_at_kill = _progress(status, self._sink).cut or 0
         self._kill(process)
         self._killed, self._killed_at, self.stage = process, now, Stage.KILLED
+        cut = _progress(status, self._sink).cut
         self._tell(
-            f"Killed the actor of sink {self._sink} (kill -9 {process}) at cut {self._cut_at_kill}; "
-            "the others go on, and it must come back by itself."
+            f"Killed the actor of sink {self._sink} (kill -9 {process}) at cut {cut}; the others go on, "
+            "and it must come back by itself."
         )
 
     def _look_for_recovery(self, status: Status, now: float) -> None:
         sink = _progress(status, self._sink)
-        if sink.state != "ready" or (sink.cut or 0) <= self._cut_at_kill:
-            return
-        # A commit that was under way when the blow fell moves the cut too: only a successor is proof.
         successor = self._process_of(self._sink)
-        if successor in (None, self._killed):
+        if sink.state != "ready" or sink.cut is None or successor in (None, self._killed):
             return
-        self.stage, self.recovered_s = Stage.RECOVERED, now - self._killed_at
-        self._tell(
-            f"Sink {self._sink} is back after {self.recovered_s:.1f} s, in process {successor}: it asked its store "
-            f"which cut that holds, and went on from there to cut {sink.cut}."
-        )
+        # A commit that was under way when the blow fell moves the cut too: only one that the successor adds is proof.
+        if self._cut_found is None:
+            self._cut_found = sink.cut
+        elif sink.cut > self._cut_found:
+            self.stage, self.recovered_s = Stage.RECOVERED, now - self._killed_at
+            self._tell(
+                f"Sink {self._sink} is back after {self.recovered_s:.1f} s, in process {successor}: it asked its store "
+                f"which cut that holds, and went on from there; now cut {sink.cut}."
+            )
 
     def _end(self, stage: Stage) -> None:
         self.stage = stage

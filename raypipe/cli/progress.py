@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -77,9 +77,17 @@ def one_line(status: Status) -> str:
         f"{status.rows_per_s:,.0f} rows/s",
         counted(status.epochs, "epoch"),
         *(f"{instance.name} {instance_words(instance)}" for instance in status.instances),
-        *(f"{sink.name} {sink_words(sink)}" for sink in status.sinks),
+        *(f"{', '.join(names)} {words}" for words, names in _alike(status.sinks).items()),
     ]
     return " | ".join(parts)
+
+
+def _alike(sinks: Iterable[SinkStatus]) -> dict[str, list[str]]:
+    """Names of the sinks that the same words are true of; when all goes well, that is all of them."""
+    names: dict[str, list[str]] = {}
+    for sink in sinks:
+        names.setdefault(sink_words(sink), []).append(sink.name)
+    return names
 
 
 def instance_words(instance: InstanceStatus) -> str:

@@ -20,10 +20,11 @@ from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
 from raypipe.plan.text import StepText
 from raypipe.plan.tree import parse, text_of
-from raypipe.plan.types import plain
+from raypipe.plan.types import has_null, plain
 
 # The branch number is one signed byte in every batch.
 MOST_BRANCHES = 128
+_DESCRIBE = "DESCRIBE "
 
 
 def compile_step(
@@ -45,9 +46,9 @@ def compile_step(
     text = StepText(name, sql, location)
     with closing(Sandbox()) as sandbox:
         tree = parse(sandbox, text)
-        refused = sorted([*constructs.refusals(text), *allowed.refusals(text, tree)])
+        refused = [*constructs.refusals(text), *allowed.refusals(text, tree)]
         if refused:
-            offset, sentence = refused[0]
+            offset, sentence = min(refused, key=lambda found: found[0])
             raise text.problem(sentence, offset)
         _create_inputs(sandbox, inputs)
         resolve(text, tree, inputs)
@@ -93,10 +94,10 @@ def _create_inputs(sandbox: Sandbox, inputs: Mapping[str, TableSchema]) -> None:
 def _columns(sandbox: Sandbox, text: StepText) -> tuple[Column, ...]:
     """The view's columns, as DuckDB binds the user's own text."""
     try:
-        arrow = sandbox.query(text.sql).schema  # first, so that places in errors are places in the text
-        described = sandbox.ask(f"DESCRIBE {text.sql}")
+        described = sandbox.ask(_DESCRIBE + text.sql)
+        arrow = sandbox.query(text.sql).schema
     except duckdb.Error as error:
-        raise text.from_duckdb(error) from error
+        raise text.from_duckdb(error, skipped_bytes=len(_DESCRIBE)) from error
     columns = tuple(
         Column(name=name, type=plain(field.type), declared=declared)
         for (name, declared, *_), field in zip(described, arrow, strict=True)
@@ -110,6 +111,8 @@ def _columns(sandbox: Sandbox, text: StepText) -> tuple[Column, ...]:
                 f"{{step}} makes a column {column.name}; names that begin with {RESERVED_PREFIX} are raypipe's own.",
                 None,
             )
+        if has_null(column.type):
+            raise text.problem(f"{{step}} makes column {column.name} of NULL alone; give it a type with a cast.", None)
         seen.add(column.name.lower())
     return columns
 

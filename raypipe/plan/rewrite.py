@@ -87,7 +87,9 @@ class Rewriter:
             names, types = self._describe(node, scope)
             return [self._as(path, names, types) for child in node["children"] for path in self.paths(child, scope)]
         what = "UNION ALL BY NAME" if "BY_NAME" in str(node.get("setop_type")) else "a set operation"
-        raise self._refusal(f"{{step}} uses {what}, which cannot be followed row by row; write UNION ALL.", node)
+        raise self._refusal(
+            f"{{step}} uses {what}{{where}}, which cannot be followed row by row; write UNION ALL.", node
+        )
 
     def _select(self, node: Node, scope: Scope) -> list[Linear]:
         if any(node[part] for part in _STATEFUL_PARTS) or node["aggregate_handling"] != "STANDARD_HANDLING":
@@ -141,7 +143,10 @@ class Rewriter:
         if path.types == types:
             return replace(path, names=names)
         inner = [f"c{index}" for index in range(len(types))]
-        casts = ", ".join(f"CAST({name} AS {type_})" for name, type_ in zip(inner, types, strict=True))
+        casts = ", ".join(
+            name if before == after else f"CAST({name} AS {after})"
+            for name, before, after in zip(inner, path.types, types, strict=True)
+        )
         sql = f"SELECT {ROW}, {casts} FROM ({text_of(self._sandbox, path.node)}) AS branch({', '.join([ROW, *inner])})"
         origins = tuple(
             origin if before == after or {before, after} <= _INTEGERS else None

@@ -61,14 +61,19 @@ class StepText:
             excerpt=excerpt,
         )
 
-    def from_duckdb(self, error: duckdb.Error) -> RaypipeError:
-        """What DuckDB says of the SQL when it binds it over empty tables, so that no value can be in it."""
+    def from_duckdb(self, error: duckdb.Error, skipped_bytes: int) -> RaypipeError:
+        """What DuckDB says of the SQL when it binds it over empty tables, so that no value can be in it.
+
+        Args:
+            error: Its message is JSON.
+            skipped_bytes: How much stood before the SQL in the statement.
+        """
         details = _details(error)
         reason = details.get("exception_message") or details.get("error_message") or type(error).__name__
         reason = reason.split("\n")[0].rstrip(".!")
         hint = _candidates(details.get("candidates", ""))
         position = details.get("position")
-        offset = self.offset(int(position)) if position is not None else None
+        offset = self.offset(max(int(position) - skipped_bytes, 0)) if position is not None else None
         return self.problem(f"{{step}} has SQL that DuckDB does not accept{{where}}: {reason}.{hint}", offset)
 
     def offset(self, byte_offset: int) -> int:

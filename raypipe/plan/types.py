@@ -16,3 +16,10 @@ def plain(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(type_):
         return pa.struct([pa.field(field.name, plain(field.type)) for field in type_])
     return type_
+
+
+def has_null(type_: pa.DataType) -> bool:
+    """Tells whether a type is that of a bare NULL, or holds one."""
+    return pa.types.is_null(type_) or any(
+        has_null(type_.field(index).type) for index in range(type_.num_fields) if pa.types.is_nested(type_)
+    )

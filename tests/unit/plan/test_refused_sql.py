@@ -1,0 +1,187 @@
+"""What a step may not be: each refusal is one sentence with its place."""
+
+from __future__ import annotations
+
+import pytest
+from raypipe_shop_schemas import INPUTS
+
+from raypipe.errors import RaypipeError, SchemaMismatch, SqlError
+from raypipe.plan import compile_step
+
+
+def refusal(sql: str) -> RaypipeError:
+    with pytest.raises((SqlError, SchemaMismatch)) as caught:
+        compile_step("paid", sql, INPUTS, {}, "")
+    error = caught.value
+    sentence, *excerpt = str(error).split("\n")
+    assert sentence.startswith("Step paid ")
+    assert sentence.endswith((".", "?"))
+    assert error.fields["step"] == "paid"
+    if excerpt:
+        line, column = error.fields["line"], error.fields["column"]
+        assert f"line {line}, column {column}" in sentence
+        assert excerpt == [sql.split("\n")[int(str(line)) - 1], excerpt[1]]
+        assert excerpt[1].rstrip() == excerpt[1]
+        assert len(excerpt[1]) == column
+    return error
+
+
+STATEFUL = {
+    "SELECT o.id FROM shop.orders o JOIN shop.people p ON o.id = p.id": ("a join", 32),
+    "SELECT o.id FROM shop.orders o, shop.people p": ("a join", 31),
+    "SELECT o.id FROM shop.orders o ASOF JOIN shop.people p ON o.id >= p.id": ("a join", 37),
+    "SELECT o.id FROM shop.orders o SEMI JOIN shop.people p USING (id)": ("a join", 37),
+    "SELECT o.id FROM shop.orders o, LATERAL (SELECT o.id + 1)": ("a join", 31),
+    "SELECT count(*) FROM shop.orders": ("the aggregate count(*)", 8),
+    "SELECT status, sum(amount) FROM shop.orders GROUP BY status": ("the aggregate sum()", 16),
+    "SELECT status FROM shop.orders GROUP BY ALL": ("GROUP BY", 32),
+    "SELECT status FROM shop.orders HAVING true": ("HAVING", 32),
+    "SELECT status, row_number() OVER (ORDER BY id) FROM shop.orders": ("the window function row_number()", 16),
+    "SELECT lag(id) OVER () FROM shop.orders": ("the window function lag()", 8),
+    "SELECT id FROM shop.orders QUALIFY row_number() OVER () = 1": ("QUALIFY", 28),
+    "SELECT DISTINCT status FROM shop.orders": ("DISTINCT", 8),
+    "SELECT id FROM shop.orders UNION SELECT id FROM shop.people": ("UNION without ALL", 28),
+    "SELECT id FROM shop.orders INTERSECT SELECT id FROM shop.people": ("INTERSECT", 28),
+    "SELECT id FROM shop.orders EXCEPT ALL SELECT id FROM shop.people": ("EXCEPT", 28),
+    "SELECT id FROM shop.orders ORDER BY id": ("ORDER BY", 28),
+    "SELECT id FROM shop.orders LIMIT 3": ("LIMIT", 28),
+    "SELECT id FROM shop.orders OFFSET 3": ("OFFSET", 28),
+    "SELECT id FROM (SELECT id FROM shop.orders LIMIT 3)": ("LIMIT", 44),
+    "SELECT id FROM shop.orders WHERE id IN (SELECT id FROM shop.people)": ("a subquery in an expression", 40),
+    "SELECT id FROM shop.orders WHERE EXISTS (SELECT 1 FROM shop.people)": ("EXISTS", 34),
+    "SELECT (SELECT max(id) FROM shop.people) FROM shop.orders": ("a subquery in an expression", 8),
+    "SELECT id FROM shop.orders WHERE id = ANY (SELECT id FROM shop.people)": ("a subquery in an expression", 34),
+    "WITH RECURSIVE r AS (SELECT id FROM shop.orders UNION ALL SELECT id FROM r) FROM r": ("WITH RECURSIVE", 6),
+    "FROM shop.orders PIVOT (sum(amount) FOR status IN ('paid'))": ("PIVOT or UNPIVOT", 18),
+    "PIVOT shop.orders ON status USING sum(amount)": ("PIVOT", 1),
+    "SELECT ARRAY(SELECT id FROM shop.people) FROM shop.orders": ("a subquery in an expression", 8),
+    "SELECT id FROM shop.orders TABLESAMPLE 10%": ("a sample", 28),
+    "SELECT id FROM shop.orders USING SAMPLE 3": ("a sample", 34),
+}
+
+
+@pytest.mark.parametrize("sql", STATEFUL)
+def test_stateful_sql_is_named_with_its_place_and_never_run(sql: str) -> None:
+    construct, column = STATEFUL[sql]
+    error = refusal(sql)
+    assert f"uses {construct} (line 1, column {column})" in error.message
+    assert "stateful views are not in this version" in error.message
+
+
+CALLS = [
+    *("now()", "random()", "uuid()", "gen_random_uuid()", "nextval('x')", "currval('x')", "setseed(0.5)", "today()"),
+    *("get_current_timestamp()", "transaction_timestamp()", "txid_current()", "age(placed_at)", "version()"),
+    *("current_setting('threads')", "getenv('HOME')", "getvariable('x')", "pg_sleep(1)", "sleep_ms(1)"),
+    *("current_database()", "current_schemas(true)", "error('x')", "json_serialize_sql('SELECT 1')", "ago(x)"),
+    *("pg_postmaster_start_time()", "has_table_privilege('x', 'y')", "write_log('x')", "current_localtimestamp()"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_that_depends_on_more_than_its_row_is_refused_by_name(call: str) -> None:
+    error = refusal(f"SELECT id, {call} AS x FROM shop.orders")
+    assert f"calls {call.partition('(')[0]}() (line 1, column 12)" in error.message
+
+
+@pytest.mark.parametrize(
+    "word", ["current_date", "CURRENT_TIMESTAMP", "localtime", "localtimestamp", "current_user", "session_user"]
+)
+def test_a_call_without_parentheses_is_refused_as_well(word: str) -> None:
+    error = refusal(f"SELECT id FROM shop.orders WHERE placed_at::VARCHAR < {word}::VARCHAR")
+    assert f"calls {word.lower()} (line 1, column 55)" in error.message
+
+
+def test_a_column_with_the_name_of_such_a_call_is_a_column() -> None:
+    plan = compile_step("logins", 'SELECT id, user, "current_date" FROM shop.people', INPUTS, {}, "")
+    assert plan.schema.names == ("id", "user", "current_date")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM parquet_scan('x')",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM duckdb_settings()",
+        "SELECT * FROM query('SELECT 1')",
+        "SELECT * FROM pragma_version()",
+        "SELECT * FROM range(3)",
+    ],
+)
+def test_a_table_function_is_refused_by_name(sql: str) -> None:
+    name = sql.split()[3].partition("(")[0]
+    assert f"calls the table function {name}() (line 1, column 15)" in refusal(sql).message
+
+
+@pytest.mark.parametrize("table", ["'/etc/passwd'", "'orders.csv'", "information_schema.tables", "duckdb_settings"])
+def test_only_tables_of_the_pipeline_can_be_read(table: str) -> None:
+    error = refusal(f"SELECT * FROM {table}")
+    assert isinstance(error, SchemaMismatch)
+    assert f"reads {table.strip(chr(39))} (line 1, column 15)" in error.message
+    assert "shop.orders, shop.people" in error.message
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY shop.orders TO '/tmp/x'",
+        "ATTACH 'x.db'",
+        "INSERT INTO shop.orders VALUES (1)",
+        "SET threads = 4",
+        "PRAGMA threads = 4",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "CALL pragma_version()",
+        "CREATE TABLE x AS SELECT 1",
+        "EXPLAIN SELECT 1",
+    ],
+)
+def test_a_statement_that_is_no_select_is_refused_by_its_verb(sql: str) -> None:
+    assert f"is the statement {sql.split()[0]} (line 1, column 1)" in refusal(sql).message
+
+
+OTHERS = {
+    "": "has no SQL",
+    "-- nothing": "has no SQL",
+    "SELECT 1; SELECT 2": "holds more than one statement (line 1, column 11)",
+    "SELECT id FROM shop.orders WHERE": 'has a syntax error (line 1, column 28): syntax error at or near "WHERE"',
+    "SELECT id,\n  amount +\nFROM shop.orders": "has a syntax error (line 3, column",
+    "SELECT id FROM shop.orders WHERE status = 'paid": "has a syntax error (line 1, column 43)",
+    "SELECT 1": "reads no table",
+    "VALUES (1)": "reads no table",
+    "DESCRIBE shop.orders": "reads no table",
+    "SELECT nope FROM shop.orders": 'column 8): Referenced column "nope" not found in FROM clause',
+    "SELECT '\u00e9\u00e9\u00e9', nope FROM shop.orders": "(line 1, column 15)",
+    "SELECT status + 1 FROM shop.orders": "(line 1, column 15): No function matches",
+    "SELECT lenght(status) FROM shop.orders": "calls lenght() (line 1, column 8), which DuckDB does not know."
+    " Did you mean length?",
+    "SELECT id, id FROM shop.orders": "makes a column id twice",
+    "SELECT id, NULL AS nothing FROM shop.orders": "makes column nothing of NULL alone",
+    "SELECT id, [NULL] AS nothing FROM shop.orders": "makes column nothing of NULL alone",
+    "SELECT id AS _raypipe_op FROM shop.orders": "makes a column _raypipe_op",
+    "SELECT COLUMNS('.*d') FROM shop.orders": "uses COLUMNS(…) (line 1, column 8)",
+    "SELECT * LIKE 'i%' FROM shop.orders": "inside an expression (line 1, column 8)",
+    "SELECT orders FROM shop.orders": "uses a table as if it was a column (line 1, column 8)",
+    "SELECT rowid FROM shop.orders": '"rowid" not found',
+    "SELECT id FROM shop.orders WHERE id = $1": "uses a parameter (line 1, column 39)",
+    "SELECT id FROM shop.orders UNION ALL BY NAME SELECT id FROM shop.people": "uses UNION ALL BY NAME",
+    "SELECT id FROM shop.ordres": "Did you mean shop.orders?",
+    "SELECT id FROM orders": "Did you mean shop.orders?",
+}
+
+
+@pytest.mark.parametrize("sql", OTHERS)
+def test_other_mistakes_are_told_in_one_sentence(sql: str) -> None:
+    assert OTHERS[sql] in refusal(sql).message
+
+
+def test_a_mistake_on_a_later_line_has_line_column_and_caret() -> None:
+    error = refusal("SELECT id,\n\tsum(amount)\nFROM shop.orders")
+    assert (error.fields["line"], error.fields["column"]) == (2, 2)
+    assert error.fields["excerpt"] == "\tsum(amount)\n\t^"
+
+
+def test_the_location_stands_before_the_sentence() -> None:
+    with pytest.raises(SqlError, match=r"^pipeline\.yaml:12: Step paid uses DISTINCT"):
+        compile_step("paid", "SELECT DISTINCT id FROM shop.orders", INPUTS, {}, "pipeline.yaml:12")

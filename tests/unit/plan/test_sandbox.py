@@ -1,0 +1,107 @@
+"""The locked-down DuckDB reaches nothing, even if the plan's checks were not there."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from raypipe.errors import LimitExceeded
+from raypipe.plan.sandbox import Bounds, Sandbox
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    made = Sandbox()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM read_blob('http://127.0.0.1:1/x')",
+        "SELECT * FROM glob('/etc/*')",
+        "COPY (SELECT 1) TO '{folder}/x.csv'",
+        "ATTACH '{folder}/x.db'",
+        "EXPORT DATABASE '{folder}/x'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SELECT getenv('HOME')",
+        "SET threads = 4",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        "SET TimeZone = 'Asia/Tokyo'",
+        "RESET memory_limit",
+        "PRAGMA enable_profiling",
+        "CREATE PERSISTENT SECRET s (TYPE http)",
+    ],
+)
+def test_files_network_extensions_and_settings_are_out_of_reach(sandbox: Sandbox, sql: str, tmp_path: Path) -> None:
+    with pytest.raises(duckdb.Error):
+        sandbox.ask(sql.format(folder=tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_python_variable_is_no_table(sandbox: Sandbox) -> None:
+    secret = pa.table({"a": [1]})
+    with pytest.raises(duckdb.CatalogException, match="secret"):
+        sandbox.query("SELECT * FROM secret")
+    assert secret.num_rows == 1
+
+
+def test_a_statement_that_takes_too_long_is_stopped_and_the_next_one_runs() -> None:
+    sandbox = Sandbox(Bounds(statement_s=0.05))
+    try:
+        began = time.monotonic()
+        with pytest.raises(LimitExceeded, match=r"stopped after 0\.05 s"):
+            sandbox.query("SELECT sum(a.range * b.range) FROM range(100_000_000) a, range(100_000_000) b")
+        assert time.monotonic() - began < 10
+        assert sandbox.query("SELECT 1").num_rows == 1
+    finally:
+        sandbox.close()
+
+
+def test_a_statement_that_needs_too_much_memory_fails_and_the_next_one_runs() -> None:
+    sandbox = Sandbox(Bounds(memory_bytes=32 << 20))
+    try:
+        with pytest.raises(LimitExceeded, match="more than 32 MiB"):
+            sandbox.query("SELECT list(range) FROM range(20_000_000)")
+        assert sandbox.query("SELECT 1").num_rows == 1
+    finally:
+        sandbox.close()
+
+
+def test_the_watchdog_ends_with_its_sandbox() -> None:
+    def watchdogs() -> int:
+        return sum(thread.name == "sql-watchdog" for thread in threading.enumerate())
+
+    before = watchdogs()
+    closed, forgotten = Sandbox(), Sandbox(Bounds(statement_s=0.04))
+    closed.query("SELECT 1")
+    forgotten.query("SELECT 1")
+    assert watchdogs() == before + 2
+    closed.close()
+    closed.close()
+    del forgotten
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while watchdogs() > before and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    assert watchdogs() == before
+
+
+def test_rows_come_out_in_the_order_they_went_in(sandbox: Sandbox) -> None:
+    rows = pa.table({"n": pa.array(range(400_000)), "s": pa.array(["x", "y"] * 200_000)})
+    sandbox.register("changes", rows)
+    made = sandbox.query("SELECT n, upper(s) FROM changes WHERE s = 'x' OR n % 3 = 0").column(0)
+    assert made.to_numpy().tolist() == [n for n in range(400_000) if n % 2 == 0 or n % 3 == 0]

@@ -205,6 +205,7 @@ class TransactionalSink:
             raise SchemaMismatch(f"{LEDGER_TABLE} in {where} is raypipe's own table.", remedy="Name yours otherwise.")
         check_names(table.schema, table.name, where)
         columns = stored_schema(_arrow(table), table.name, where)
+        self._columns.pop(table.name, None)
         if replaces is not None:
             self._store.drop(table.name)
         elif self._exists(table.name):
@@ -215,7 +216,6 @@ class TransactionalSink:
                 table=table.name,
             )
         self._store.create(table.name, columns)
-        self._columns[table.name] = columns
         self._index(table.name, table.schema)
 
     def _exists(self, table: str) -> bool:
@@ -241,6 +241,8 @@ class TransactionalSink:
         wide = widened(stored, incoming, table, self._store.where)
         if wide != stored:
             self._store.widen(table, stored, wide)
+            # Read back, as a store without a type of its own for a column keeps it as another (SQLite and uint64).
+            wide = self._store.columns(table) or wide
         self._columns[table] = wide
         return wide
 

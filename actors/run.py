@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from types import FrameType
 from typing import Any
 
 import ray
@@ -20,6 +25,7 @@ from raypipe.local.conductor import Observer, Until
 from raypipe.plan.model import Plan
 
 NAMESPACE = "raypipe"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A coordinator that dies this often in a row, without a status between, is not helped by starting it again.
 MOST_DEATHS = 5
 
@@ -47,9 +53,19 @@ def run_on_ray(
         Unavailable: the cluster cannot be reached, or the coordinator kept dying.
         RaypipeError: what no retry could mend.
     """
-    started = connect(address)
+    stop = stop or Event()
+    not_begun = Status(pipeline=plan.pipeline, runner="ray", state="stopped")
+    if stop.is_set():
+        return not_begun
     try:
-        return _watch(plan, until, observer, stop or Event())
+        started = connect(address)
+    except KeyboardInterrupt:
+        ray.shutdown()
+        if not stop.is_set():
+            raise
+        return not_begun
+    try:
+        return _watch(plan, until, observer, stop)
     finally:
         if started:
             ray.shutdown()
@@ -60,6 +76,7 @@ def connect(address: str | None) -> bool:
 
     Raises:
         Unavailable: the cluster does not answer, or wants a token that is not there.
+        KeyboardInterrupt: SIGINT or SIGTERM came meanwhile.
     """
     if ray.is_initialized():
         return False
@@ -69,10 +86,11 @@ def connect(address: str | None) -> bool:
     )
     quiet = {"namespace": NAMESPACE, "log_to_driver": False, "configure_logging": False}
     try:
-        if address in (None, "local"):
-            ray.init(address="local", _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1", **quiet)
-        else:
-            ray.init(address=address, runtime_env=_shipped(), **quiet)
+        with _interruptible():
+            if address in (None, "local"):
+                ray.init(address="local", _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1", **quiet)
+            else:
+                ray.init(address=address, runtime_env=_shipped(), **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Unavailable(
             f"Ray does not answer at {address or 'a local start'}.",
@@ -83,6 +101,31 @@ def connect(address: str | None) -> bool:
             cause=error,
         ) from error
     return True
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Signals that are only noted otherwise, for a clean end, end the block at once.
+
+    Ctrl-C at a terminal reaches Ray's processes too: one that is just starting dies of it, and Ray waits a minute.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are none of this thread's business
+        return
+    noted = {number: noting for number in SIGNALS if callable(noting := signal.getsignal(number))}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        noted[signal.Signals(number)](number, frame)
+        raise KeyboardInterrupt
+
+    for number in noted:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, noting in noted.items():
+            if signal.getsignal(number) is end:  # Ray puts handlers of its own in place
+                signal.signal(number, noting)
 
 
 def _shipped() -> dict[str, Any]:

@@ -53,3 +53,5 @@ def _unexpected(error: Exception) -> str:
 def _trace(error: Exception) -> None:
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error, file=sys.stderr)
+        if isinstance(error, RaypipeError) and error.cause:
+            print(f"Cause, maybe in another process: {error.cause}", file=sys.stderr)

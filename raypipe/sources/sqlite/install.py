@@ -155,10 +155,8 @@ def follow(connection: sqlite3.Connection, tables: Sequence[str], *, seen_whole:
         differing = _differing(connection, tables)
         if not differing:
             return  # somebody else was faster
-        seq, acknowledged = connection.execute(f"SELECT seq, acknowledged FROM {CLOCK}").fetchone()
-        event = seq + 1
-        connection.execute(f"UPDATE {CLOCK} SET seq = ?", (event,))
-        connection.execute(f"INSERT INTO {MARKS}(seq, at) VALUES (?, julianday('now'))", (event,))
+        (acknowledged,) = connection.execute(f"SELECT acknowledged FROM {CLOCK}").fetchone()
+        event = _take_number(connection)
         whole = acknowledged if seen_whole is None else seen_whole
         for (number,) in connection.execute(f"SELECT number FROM {CAPTURES} WHERE drained").fetchall():
             connection.execute(f"DROP TABLE IF EXISTS {change_table(number)}")
@@ -171,6 +169,18 @@ def follow(connection: sqlite3.Connection, tables: Sequence[str], *, seen_whole:
                 _end(connection, capture, event)
             if shape is not None:
                 _begin(connection, capture, shape, event, reload)
+
+
+def separate(connection: sqlite3.Connection) -> None:
+    """Takes a change number that stands for no change, so that a load that begins now lies behind all that was read."""
+    with writing(connection):
+        _take_number(connection)
+
+
+def _take_number(connection: sqlite3.Connection) -> int:
+    connection.execute(f"UPDATE {CLOCK} SET seq = seq + 1")
+    connection.execute(f"INSERT INTO {MARKS}(seq, at) SELECT seq, julianday('now') FROM {CLOCK}")
+    return int(connection.execute(f"SELECT seq FROM {CLOCK}").fetchone()[0])
 
 
 def _create_base(connection: sqlite3.Connection) -> None:
@@ -248,7 +258,7 @@ def _has_recorded_all(connection: sqlite3.Connection, old: Capture, shape: Shape
     ).fetchone()
     if not written:
         return True
-    if shape.uniques != before.uniques or not shape.rowid or written > MAX_ROWS_CHECKED:
+    if set(shape.uniques) - set(before.uniques) or not shape.rowid or written > MAX_ROWS_CHECKED:
         return False
     filled = " OR ".join(f"t.{quoted(field.name)} IS NOT NULL" for field in added)
     found = connection.execute(

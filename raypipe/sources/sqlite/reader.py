@@ -16,7 +16,7 @@ from raypipe.errors import Unavailable
 from raypipe.model import ChangeBatch, Op
 from raypipe.sources.sqlite.decode import Part, batch_of, decode, parked_in
 from raypipe.sources.sqlite.gaps import PRUNED, gap, require_same
-from raypipe.sources.sqlite.install import Capture, follow, read_captures, schema_cookie
+from raypipe.sources.sqlite.install import Capture, follow, read_captures, schema_cookie, separate
 from raypipe.sources.sqlite.position import Position
 from raypipe.sources.sqlite.quarantine import Parked, quarantine_batch
 from raypipe.sources.sqlite.snapshot import fill_chunk, fill_truncate
@@ -175,8 +175,12 @@ class Reader:
             if capture.shape.rowid and not capture.shape.stable_rowid
         }
         parked_by_rowid = {table for table in position.parked if table in movable and not movable[table].key}
-        restart = self.stand.restart | (position.loading.keys() & movable.keys()) | parked_by_rowid
-        self.stand = replace(self.stand, restart=frozenset(restart))
+        self._restart((position.loading.keys() & movable.keys()) | parked_by_rowid)
+
+    def _restart(self, tables: Collection[str]) -> None:
+        if tables:
+            separate(self._connection)
+            self.stand = replace(self.stand, restart=self.stand.restart | frozenset(tables))
 
     def _gather_upto(self, clock: Clock, max_bytes: int, limit: Position | None) -> _Gathered | None:
         stand, position = self.stand, self.stand.position
@@ -271,7 +275,8 @@ class Reader:
         return max(1, min(PIECE_ROWS, max_bytes // self._row_bytes) // 4)
 
     def _is_full(self, gathered: _Gathered, max_bytes: int) -> bool:
-        return sum(gathered.rows.values()) >= PIECE_ROWS or self._spool.bytes() >= max_bytes
+        rows = sum(gathered.rows.values())
+        return rows >= PIECE_ROWS or (rows > 0 and self._spool.bytes() >= max_bytes)
 
     # Finishing, after it
 

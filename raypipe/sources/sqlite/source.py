@@ -14,7 +14,7 @@ from raypipe.errors import InvariantBroken, Unavailable
 from raypipe.model import TableSchema
 from raypipe.sources.sqlite.connect import answers, connect, inspecting, path_of, quoted, reading
 from raypipe.sources.sqlite.gaps import require_unbroken
-from raypipe.sources.sqlite.install import installed, read_captures
+from raypipe.sources.sqlite.install import installed, read_captures, separate
 from raypipe.sources.sqlite.position import Position
 from raypipe.sources.sqlite.prune import Pruner
 from raypipe.sources.sqlite.quarantine import QUARANTINE
@@ -111,6 +111,8 @@ class SqliteSource:
                     seen_whole = max(stands.seq, stands.upto or 0)
                     cookie = in_line(connection, self.instance, self._tables, seen_whole=seen_whole)
                     stand = self._resumed(stands, reload)
+                    if stand.restart or stand.empty_quarantine:
+                        separate(connection)
                 spool = Spool(connection)
                 reader = Reader(
                     instance=self.instance,

@@ -160,7 +160,7 @@ def test_foreign_key_cascades_arrive_as_changes_of_the_children(tmp_path):
         "PRAGMA foreign_keys=ON",
         "CREATE TABLE parents(id INTEGER PRIMARY KEY, sku TEXT UNIQUE)",
         "CREATE TABLE owned(id INTEGER PRIMARY KEY, p INTEGER REFERENCES parents ON DELETE CASCADE ON UPDATE CASCADE)",
-        "CREATE TABLE loose(id INTEGER PRIMARY KEY, p INTEGER REFERENCES parents ON DELETE SET NULL ON UPDATE SET NULL)",
+        "CREATE TABLE loose(id INTEGER PRIMARY KEY, p REFERENCES parents ON DELETE SET NULL ON UPDATE SET NULL)",
         "INSERT INTO parents VALUES (1, 'a'), (2, 'b')",
         "INSERT INTO owned VALUES (1, 1), (2, 1), (3, 2)",
         "INSERT INTO loose VALUES (1, 1), (2, 2)",
@@ -254,7 +254,10 @@ def test_a_table_without_a_key_is_a_multiset(tmp_path):
 
 def test_a_changed_primary_key_moves_the_row(tmp_path):
     ops = after(
-        tmp_path, [PLAIN, "INSERT INTO items VALUES (1, 'a'), (2, 'b')"], "UPDATE items SET id = -id", "DELETE FROM items"
+        tmp_path,
+        [PLAIN, "INSERT INTO items VALUES (1, 'a'), (2, 'b')"],
+        "UPDATE items SET id = -id",
+        "DELETE FROM items",
     )
     assert ops == [Op.UPDATE_BEFORE, Op.UPDATE_AFTER] * 2 + [Op.DELETE] * 2
 
@@ -280,7 +283,9 @@ def test_generated_columns_are_read_like_any_other(tmp_path):
         assert any(("total", "6.0") in row for row in follower.tables["shop.items"])
 
 
-QUOTED = 'CREATE TABLE "order ""x"" items.é"("select" INTEGER PRIMARY KEY, "a b" TEXT UNIQUE, "new" TEXT, "o.x" TEXT, "seq")'
+QUOTED = (
+    'CREATE TABLE "order ""x"" items.é"("select" INTEGER PRIMARY KEY, "a b" TEXT UNIQUE, "new" TEXT, "o.x" TEXT, "seq")'
+)
 
 
 def test_names_that_need_quoting_are_followed(tmp_path):

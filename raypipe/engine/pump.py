@@ -63,10 +63,12 @@ class Pump:
             Fenced: a later run owns the log; nothing was written.
             OutcomeUnknown: make a new pump; it will read the position back.
         """
+        faults.point("source.poll.before")
         began = time.perf_counter()
         piece = self._source.poll(self._poll_bytes, upto)
         read = time.perf_counter()
         self.figures.seconds["read_source"] += read - began
+        faults.point("source.poll.after")
         if piece is None:
             return None
         if faults.armed("mutant.acknowledge_early"):
@@ -84,5 +86,7 @@ class Pump:
         self.figures.parked += piece.parked
         self.position = piece.position
         self.whole = piece.boundary
+        faults.point("source.acknowledge.before")
         self._source.acknowledge(piece.position)
+        faults.point("source.acknowledge.after")
         return piece

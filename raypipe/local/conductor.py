@@ -110,7 +110,7 @@ class Conductor:
             self._crew.close()
             if self._state == "stopping":
                 self._state = "stopped"
-            self._tell(final=True)
+            self._tell()
         return self.status()
 
     def _claim_pipeline(self) -> None:
@@ -226,8 +226,7 @@ class Conductor:
 
     def _notice_successor(self) -> None:
         """An idle run commits nothing and so would not hear that it was fenced; its successor's note tells it."""
-        text = self._log.notes(STATUS_NOTE).get(STATUS_NOTE)
-        if text is not None and Status.from_json(text).run > self._claim.run:
+        if self._successor_exists():
             raise Fenced("Its status says so.")
 
     def _trim(self) -> None:
@@ -320,11 +319,12 @@ class Conductor:
         self._stop.wait(max(LOOK_S, min((until or now) - now, HEARTBEAT_S)))
         return not self._stop.is_set()
 
-    def _tell(self, *, final: bool = False) -> None:
+    def _tell(self) -> None:
         self._told_at = time.monotonic()
         status = self.status()
-        # A fenced run must not write over its successor's note; nor may the end of a run fail for want of a note.
-        if self._claim.run and not (final and self._state == "failed" and self._successor_exists()):
+        # A run that was fenced, or paused until now, must not write over its successor's note; nor may a run fail for
+        # want of a note.
+        if self._claim.run and not self._successor_exists():
             with suppress(RaypipeError):
                 self._log.write_note(STATUS_NOTE, status.to_json())
         self._observer(status)
@@ -333,7 +333,7 @@ class Conductor:
         with suppress(RaypipeError):
             text = self._log.notes(STATUS_NOTE).get(STATUS_NOTE)
             return text is not None and Status.from_json(text).run > self._claim.run
-        return True
+        return False
 
     def status(self) -> Status:
         """What the run is doing now."""

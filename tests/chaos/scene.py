@@ -129,7 +129,9 @@ class Scene:
                             continue
                         known = log.cut(cut.number)
                         assert known is not None, f"{sink.name} holds cut {cut.number}, which the log does not know"
-                        assert not caught_up or (last is not None and last.number == cut.number), sink.name
+                        assert not caught_up or (last is not None and last.number == cut.number), (
+                            f"{sink.name} is behind"
+                        )
                         if known.loading:
                             continue
                         seq = int(json.loads(known.positions["bank"])["seq"])

@@ -12,7 +12,7 @@ from scene import Scene, wait_until
 pytestmark = pytest.mark.chaos
 
 FENCED_EXIT = 3
-WRONG = r"missing|extra|different|no transaction|twice|exit 4|exit 1"
+WRONG = r"missing|extra|different|no transaction|twice|behind|exit 4|exit 1"
 
 
 def crash_and_resume(scene: Scene, faults: str) -> None:

@@ -69,8 +69,10 @@ class Drill:
         self._since = self._began  # when everything began to flow
         self._killed = 0  # process id
         self._killed_at = 0.0
-        self._cut_found: int | None = None  # the successor's, when it was first seen
-        self._closed_at = 0.0  # wall clock, to be compared with statuses
+        # Wall clock, to be compared with what statuses say of their own time.
+        self._successor_at: float | None = None
+        self._closed_at = 0.0
+        self._cut_found: int | None = None  # by the successor
         self.recovered_s: float | None = None
 
     def __call__(self, status: Status) -> None:
@@ -109,9 +111,15 @@ class Drill:
     def _look_for_recovery(self, status: Status, now: float) -> None:
         sink = _progress(status, self._sink)
         successor = self._process_of(self._sink)
-        if sink.state != "ready" or sink.cut is None or successor in (None, self._killed):
+        if successor in (None, self._killed):
             return
-        # A commit that was under way when the blow fell moves the cut too: only one that the successor adds is proof.
+        # A commit that was under way when the blow fell moves the cut too, and a status may be older than the blow: only
+        # a commit that comes after what the successor found is proof.
+        if self._successor_at is None:
+            self._successor_at = time.time()
+            return
+        if sink.state != "ready" or sink.cut is None or status.at <= self._successor_at:
+            return
         if self._cut_found is None:
             self._cut_found = sink.cut
         elif sink.cut > self._cut_found:

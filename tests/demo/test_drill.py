@@ -109,8 +109,9 @@ def test_a_later_cut_without_a_successor_is_no_recovery(theatre: Theatre) -> Non
 def test_a_successor_without_a_later_cut_is_no_recovery(theatre: Theatre) -> None:
     drill = half_way(theatre)
     theatre.process = 101
+    drill(status(7))  # older than the blow, and told after the successor was seen
     drill(status(8, state="opening"))
-    drill(status(8))
+    drill(status(8))  # what the old one had committed
     drill(status(8))
     assert drill.recovered_s is None
 
@@ -118,8 +119,8 @@ def test_a_successor_without_a_later_cut_is_no_recovery(theatre: Theatre) -> Non
 def test_after_recovery_the_shop_closes_and_the_run_ends_once_all_has_drained(theatre: Theatre) -> None:
     drill = half_way(theatre)
     theatre.now, theatre.process = 9.0, 101
-    drill(status(7))
-    drill(status(8))
+    for cut in (7, 7, 8):
+        drill(status(cut))
     assert drill.recovered_s == 4.0
     drill(status(9))
     assert theatre.closed == 0

@@ -113,8 +113,8 @@ class Drill:
         successor = self._process_of(self._sink)
         if successor in (None, self._killed):
             return
-        # A commit that was under way when the blow fell moves the cut too, and a status may be older than the blow: only
-        # a commit that comes after what the successor found is proof.
+        # A commit that was under way when the blow fell moves the cut too, and a status may be older than the blow:
+        # only a commit that comes after what the successor found is proof.
         if self._successor_at is None:
             self._successor_at = time.time()
             return

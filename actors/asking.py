@@ -1,4 +1,4 @@
-"""Starting and asking actors: raypipe's own errors come back as themselves, the death of an actor as something to be mended."""
+"""Starting and asking actors: raypipe's own errors come back as they are, a dead actor as something to be mended."""
 
 from __future__ import annotations
 

@@ -147,6 +147,8 @@ def file_page() -> Iterator[str]:
     yield "(relative to the pipeline file, without the newline at its end). They are looked up when the plan is made."
     yield "Before the `@` of a URL their values are percent-encoded, so any password works there, one reference for the"
     yield "user and one for the password; elsewhere they stand as they are, and a whole URL may be a reference."
+    yield "`${env:NAME:-default}` has a value for when the variable is unset or empty, as in a shell: one file can"
+    yield "serve two places, as the shop example does with `${env:RAYPIPE_SHOP:-var}`."
     yield "raypipe prints references as written and the password of any URL as `***`."
     yield from ("", "## Several databases for one sink", "")
     yield "`urls` spreads the rows of a sink over SQL databases by a hash of their key. It is a list rather than a"

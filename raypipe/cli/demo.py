@@ -101,11 +101,9 @@ def _example_file() -> Path:
 
 def _path(pipeline: Pipeline, url: Url) -> Path:
     """Where a store that lives in a file or folder lies."""
-    from urllib.parse import unquote
-
     from raypipe.spec import resolve_url
 
-    return Path(unquote(resolve_url(url, pipeline.folder).partition(":///")[2]))
+    return Path(resolve_url(url, pipeline.folder).partition(":///")[2])
 
 
 def _open_shop(pipeline: Pipeline, database: Path, seed: int) -> int:

@@ -9,9 +9,9 @@ from threading import Event
 
 import duckdb
 import pytest
-from raypipe.local.assemble import assemble
 
 from raypipe.engine.status import Status
+from raypipe.local.assemble import assemble
 from raypipe.local.run import run_local
 from raypipe.plan.model import Plan
 from raypipe.spec import load
@@ -135,7 +135,9 @@ def ray_session() -> Iterator[None]:
     from actors.run import connect
 
     ray = pytest.importorskip("ray")
-    connect(None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAYPIPE_TEST", raising=False)  # Ray outlives the test that needed it first
+        connect(None)
     yield
     ray.shutdown()
 

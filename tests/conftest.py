@@ -41,11 +41,13 @@ def pytest_report_header() -> str:
     return f"seed: {SEED}={os.environ[SEED]}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives tests that start or kill many processes to one worker, one after another (``--dist loadgroup``)."""
-    for item in items:
-        if item.get_closest_marker("ray") or item.get_closest_marker("chaos"):
-            item.add_marker(pytest.mark.xdist_group("processes"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Gives tests that start or kill many processes to one worker, one after another (``--dist loadgroup``).
+
+    Here and not in ``pytest_collection_modifyitems``: xdist reads the groups in that hook, before any conftest.
+    """
+    if item.get_closest_marker("ray") or item.get_closest_marker("chaos"):
+        item.add_marker(pytest.mark.xdist_group("processes"))
 
 
 @pytest.fixture

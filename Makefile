@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench lock python clean
+.PHONY: help setup demo test lint format docs bench lock python clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,15 +41,20 @@ demo: setup ## Run the shop example on a local Ray, kill an actor half way, prov
 test: setup ## Run the test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
 
-lint: setup ## Check format, lint, types and who imports whom
+lint: setup ## Check format, lint, types and who imports whom, and that the reference is current
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/reference.py --check
 
 format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup ## Write the reference pages from the code, and the table of types from its test
+	$(BIN)/python docs/reference.py
+	RAYPIPE_UPDATE=1 $(BIN)/python -m pytest -q -n 0 tests/unit/sinks/test_type_round_trip.py
 
 bench: setup ## Run the benchmarks, each beside its limit; BENCH_ARGS="--quick --only startup" for some
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,18 @@ from benchmarks.shop import make_backlog, make_shop
 LOOK_S = 0.2
 # Below this a process does nothing for the pipeline: Ray's monitors, agents and idle workers come and go.
 NOTEWORTHY_MB = 100.0
+
+
+# Both sizes shall take the same way: by default the smaller one would run inline and leave Ray's task workers idle.
+ALWAYS_RAY_DATA = "limits: {ray_data_bytes: 0}\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The most memory a process has had so far."""
+
+    name: str
+    megabytes: float
 
 
 class MemoryFlat:
@@ -56,33 +69,41 @@ def _peaks_mb(folder: Path, changes: int, options: list[str]) -> Mapping[str, fl
     """Runs until idle over a backlog; peak of each kind of process, by name."""
     folder.mkdir()
     shop = make_shop(folder)
+    shop.pipeline.write_text(shop.pipeline.read_text() + ALWAYS_RAY_DATA)
     command = [sys.executable, "-m", "raypipe", "run", str(shop.pipeline), "--until", "idle", *options]
     # The first run makes the capture, so that the second finds changes and not a table to load.
     subprocess.run(command, check=True, capture_output=True)
     make_backlog(shop, changes)
-    peaks: dict[str, float] = {}
+    seen: dict[int, Peak] = {}
     with (folder / "run.log").open("wb") as output:
         run = subprocess.Popen(command, stdout=output, stderr=output)
         while run.poll() is None:
-            _note_peaks(psutil.Process(run.pid), peaks)
+            _look(psutil.Process(run.pid), seen)
             time.sleep(LOOK_S)
     if run.returncode != 0:
         raise RuntimeError(f"the run ended with exit code {run.returncode}: {(folder / 'run.log').read_text()[-2000:]}")
-    return {name: peak for name, peak in peaks.items() if peak >= NOTEWORTHY_MB}
+    peaks: dict[str, float] = {}
+    for peak in seen.values():
+        peaks[peak.name] = max(peaks.get(peak.name, 0.0), peak.megabytes)
+    return {name: megabytes for name, megabytes in peaks.items() if megabytes >= NOTEWORTHY_MB}
 
 
-def _note_peaks(run: psutil.Process, peaks: dict[str, float]) -> None:
+def _look(run: psutil.Process, seen: dict[int, Peak]) -> None:
+    """Notes the peak so far of the run's process and of each below it."""
     for process in (run, *run.children(recursive=True)):
         try:
             name = "raypipe run" if process.pid == run.pid else _name(process)
             status = Path(f"/proc/{process.pid}/status").read_text()
         except (psutil.Error, OSError):
             continue  # ended meanwhile
-        peak = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), "0")
-        peaks[name] = max(peaks.get(name, 0.0), int(peak) / 1024)
+        kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), "0")
+        seen[process.pid] = Peak(name=name, megabytes=int(kib) / 1024)
 
 
 def _name(process: psutil.Process) -> str:
-    """What Ray calls it: an actor's process is ``ray::<class>`` with the method while one runs."""
+    """What Ray calls an actor's process; a worker of its pool has the name of its task, or IDLE between two."""
     title: str = next(iter(process.cmdline()), "")
-    return title.partition(".")[0] if title.startswith("ray::") else str(process.name())
+    if not title.startswith("ray::"):
+        return str(process.name())
+    name = title.partition(".")[0]
+    return name if name.endswith("Actor") else "ray task worker"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from raypipe.contracts import Sink
-from raypipe.errors import Kind, RaypipeError
+from raypipe.errors import Kind, MissingExtra, RaypipeError
 from raypipe.plan.model import SinkPlan
 
 
@@ -47,8 +47,12 @@ def _sql(plan: SinkPlan, pipeline: str) -> list[Sink]:
 
 
 def _delta(plan: SinkPlan, pipeline: str) -> list[Sink]:
-    from raypipe.sinks.delta import open_delta
-
+    try:
+        from raypipe.sinks.delta import open_delta
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "deltalake":
+            raise
+        raise MissingExtra.of("delta", f"Sink {plan.name} (Delta Lake)") from None
     return open_delta(plan, pipeline)
 
 

@@ -206,14 +206,36 @@ class DuckDbStore:
         return int(answer[0][0]) if answer and isinstance(answer[0][0], int) else 0
 
     def _run_over(self, rows: pa.Table, statement: str) -> int:
-        connection = self._connected()
+        connection, lent = self._connected(), _Lent(rows)
         with translated(self._path):
-            connection.register(_ROWS, rows)
+            connection.register(_ROWS, lent)
         try:
             return self._run(statement)
         finally:
+            lent.take_back()
             with suppress(duckdb.Error):
                 connection.unregister(_ROWS)
+
+
+class _Lent:
+    """Rows that DuckDB sees for one statement.
+
+    DuckDB keeps a registered object until the transaction ends, even when it is unregistered before: an epoch of many
+    batches would keep all of them in memory. So it keeps this, and this gives the rows back.
+    """
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows
+
+    def __arrow_c_schema__(self) -> object:
+        return self._rows.schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._rows.__arrow_c_stream__(requested_schema)
+
+    def take_back(self) -> None:
+        """Forgets the rows."""
+        self._rows = self._rows.schema.empty_table()
 
 
 class _DuckDbSnapshot:

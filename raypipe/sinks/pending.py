@@ -23,6 +23,8 @@ class PendingBatches:
 
     def add(self, table: str, batch: ChangeBatch) -> Iterator[tuple[str, ChangeBatch]]:
         """Takes a batch; yields what must be applied now."""
+        if not batch.num_rows:
+            return
         waiting = self._batches.setdefault(table, [])
         if waiting and (waiting[-1].schema != batch.schema or waiting[-1].rows.schema != batch.rows.schema):
             yield table, _joined(waiting)

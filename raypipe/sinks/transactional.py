@@ -105,9 +105,12 @@ class TransactionalSink:
         self._required_epoch()
         if not self._held_already:
             share = self._shard.share(self._identified(table, batch))
-            if share.num_rows:
+            try:
                 for ready in self._pending.add(table, share):
                     self._apply(*ready)
+            except BaseException:
+                self.abort()  # the store may have ended the transaction: nothing may follow as if it had not
+                raise
         faults.point("sink.write.after")
 
     def commit(self) -> Committed:

@@ -10,8 +10,8 @@ import duckdb
 
 from raypipe.errors import Conflict, Corrupt, InvariantBroken, LimitExceeded, RaypipeError, Unavailable
 
-# An epoch keeps its new rows in memory up to this and spills the rest beside the file. Measured with 10 M changes in one
-# epoch: 128MB costs a third of the speed, 512MB gains none.
+# An epoch keeps its new rows in memory up to this and spills the rest beside the file. Measured with 10 M changes in
+# one epoch: 128MB costs a third of the speed, 512MB gains none.
 MEMORY_LIMIT = "256MB"
 
 

@@ -60,7 +60,11 @@ class DuckDbStore:
         """Opens the file if it is closed."""
         if self._connection is None:
             self._connection = connect(self._path, self._memory_limit)
-            self._run(_CREATE_LEDGER)
+            try:
+                self._run(_CREATE_LEDGER)
+            except BaseException:
+                self.disconnect()
+                raise
 
     def disconnect(self) -> None:
         """Closes the file; DuckDB writes its WAL into the file then."""

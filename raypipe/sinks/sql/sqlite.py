@@ -52,9 +52,7 @@ class SqliteDialect:
 
     def connect(self) -> Any:
         """Opens or makes the file; a new one gets a WAL, so that readers and the sink do not wait for each other."""
-        connection = driver.connect(self._path, autocommit=True)
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA busy_timeout = {self._lock_wait_ms}")
+        with self._opened(self._path) as connection, connection.cursor() as cursor:
             cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             cursor.execute("SELECT count(*) FROM sqlite_schema")
             if cursor.fetchone() == (0,):
@@ -64,10 +62,20 @@ class SqliteDialect:
 
     def connect_to_read(self) -> Any:
         """Opens the file without the right to write."""
-        connection = driver.connect(f"file:{quote(self._path)}?mode=ro", autocommit=True)
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA busy_timeout = {self._lock_wait_ms}")
-        return connection
+        with self._opened(f"file:{quote(self._path)}?mode=ro") as connection:
+            return connection
+
+    @contextmanager
+    def _opened(self, address: str) -> Iterator[Any]:
+        """A connection that stays open unless making it ready fails."""
+        connection = driver.connect(address, autocommit=True)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(f"PRAGMA busy_timeout = {self._lock_wait_ms}")
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
 
     @contextmanager
     def translated(self) -> Iterator[None]:

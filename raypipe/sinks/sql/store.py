@@ -79,18 +79,16 @@ class SqlStore:
             with self._dialect.translated():
                 self._connection = self._dialect.connect()
                 self._cursor = self._connection.cursor()
-            self._run(CreateTable(_LEDGER, if_not_exists=True))
+            try:
+                self._run(CreateTable(_LEDGER, if_not_exists=True))
+            except BaseException:
+                self._hang_up()
+                raise
 
     def disconnect(self) -> None:
-        """Disconnects; the database rolls back what was not committed."""
-        with suppress(RaypipeError):
-            self.rollback()
-        connection, cursor, self._connection, self._cursor = self._connection, self._cursor, None, None
-        with suppress(RaypipeError), self._dialect.translated():
-            if cursor is not None:
-                cursor.close()
-            if connection is not None:
-                connection.close()
+        """Disconnects; rolls back what was not committed."""
+        self.rollback()
+        self._hang_up()
 
     def rest(self) -> None:
         """Nothing to do: outside a transaction a connection holds no lock."""
@@ -106,10 +104,13 @@ class SqlStore:
         self._in_transaction = False
 
     def rollback(self) -> None:
-        """Rolls back."""
+        """Rolls back; a database that did so itself (SQLite when the disk is full) is connected to anew."""
         if self._connection is not None and self._in_transaction:
             self._in_transaction = False
-            self._run_text("ROLLBACK")
+            try:
+                self._run_text("ROLLBACK")
+            except RaypipeError:
+                self._hang_up()
 
     def read_ledger(self) -> Ledger:
         """The sink's row."""
@@ -200,6 +201,14 @@ class SqlStore:
         finally:
             with suppress(RaypipeError), self._dialect.translated():
                 cursor.close()
+                connection.close()
+
+    def _hang_up(self) -> None:
+        connection, cursor, self._connection, self._cursor = self._connection, self._cursor, None, None
+        with suppress(RaypipeError), self._dialect.translated():
+            if cursor is not None:
+                cursor.close()
+            if connection is not None:
                 connection.close()
 
     def _refuse_reserved(self, table: str, columns: pa.Schema) -> None:

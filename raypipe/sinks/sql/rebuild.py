@@ -8,7 +8,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
 
-_OLD = "raypipe_before_widening"
+_NEW = "raypipe_widened"
 
 
 def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any, quoting: sa.Dialect) -> list[str]:
@@ -33,11 +33,14 @@ def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any
     indexes = [sql for (sql,) in cursor.fetchall()]
     columns = ", ".join(quoted(field.name) for field in before)
     values = ", ".join(_converted(quoted(field.name), field.type, after.field(field.name).type) for field in before)
+    # In SQLite's own order (https://www.sqlite.org/lang_altertable.html, section 7): renaming the new table instead of
+    # the old one leaves views that name it alone.
+    new = table.to_metadata(sa.MetaData(), name=_NEW)
     return [
-        f"ALTER TABLE {name} RENAME TO {quoted(_OLD)}",
-        str(CreateTable(table).compile(dialect=quoting)),
-        f"INSERT INTO {name} ({columns}) SELECT {values} FROM {quoted(_OLD)}",
-        f"DROP TABLE {quoted(_OLD)}",
+        str(CreateTable(new).compile(dialect=quoting)),
+        f"INSERT INTO {quoted(_NEW)} ({columns}) SELECT {values} FROM {name}",
+        f"DROP TABLE {name}",
+        f"ALTER TABLE {quoted(_NEW)} RENAME TO {name}",
         *indexes,
     ]
 

@@ -54,6 +54,7 @@ class SqliteDialect:
         """Opens or makes the file; a new one gets a WAL, so that readers and the sink do not wait for each other."""
         with self._opened(self._path) as connection, connection.cursor() as cursor:
             cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            cursor.execute("PRAGMA legacy_alter_table = ON")  # else a view keeps a table from being renamed to its name
             cursor.execute("SELECT count(*) FROM sqlite_schema")
             if cursor.fetchone() == (0,):
                 cursor.execute("PRAGMA journal_mode = WAL")

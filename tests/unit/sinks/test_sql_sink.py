@@ -185,9 +185,11 @@ def test_widening_a_type_keeps_rows_indexes_and_the_look_of_decimals(make, path)
     sink = make(path, narrow)
     sink.open(1)
     carry(sink, 1, changes(narrow, (Op.TRUNCATE,), (Op.READ, 1, Decimal("1.5"), 3)))
+    ask(path, "CREATE VIEW theirs AS SELECT count(*) AS n FROM t")
     wide = relation(("id", pa.int64()), ("n", pa.decimal128(10, 3)), ("m", pa.decimal128(9, 2)))
     carry(sink, 2, changes(wide, (Op.INSERT, 2**40, None, None)))
     assert ask(path, "SELECT id, n, m FROM t ORDER BY id") == [(1, "1.500", "3.00"), (2**40, None, None)]
+    assert ask(path, "SELECT n FROM theirs") == [(2,)]
     assert ask(path, "SELECT type FROM pragma_table_info('t')") == [
         ("BIGINT",),
         ("DECIMAL_TEXT(10,3)",),

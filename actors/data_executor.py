@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 import ray.data
 
@@ -87,5 +88,8 @@ def _transform(
         log.close()
 
 
-def _row(relation: str | None, rows_read: int, changes: bytes | None) -> pa.Table:
-    return pa.table([[relation], [rows_read], [changes]], schema=_OUTPUT)
+def _row(relation: str | None, rows_read: int, changes: pa.Buffer | None) -> pa.Table:
+    size = 0 if changes is None else changes.size
+    bounds = pa.py_buffer(np.array([0, size], np.int64))
+    packed = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, bounds, changes or pa.py_buffer(b"")])
+    return pa.table([pa.array([relation], pa.string()), pa.array([rows_read], pa.int64()), packed], schema=_OUTPUT)

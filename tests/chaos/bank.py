@@ -145,6 +145,11 @@ class Bank:
             raise Torn(f"no transaction ended at change {seq}")
         return found[-1]
 
+    def last_seq(self) -> int:
+        """Change number of the newest transaction."""
+        with self._lock:
+            return self._journal[-1][0]
+
     def wait_for_capture(self, deadline_s: float = 30.0) -> None:
         """Returns once raypipe's triggers are in place: from then on the journal and the clock agree."""
         deadline = time.monotonic() + deadline_s

@@ -135,6 +135,7 @@ class Scene:
                         if known.loading:
                             continue
                         seq = int(json.loads(known.positions["bank"])["seq"])
+                        assert not caught_up or seq >= self.bank.last_seq(), f"{sink.name} is behind the source"
                         for table in sink.tables:
                             held = _rows(contents, table)
                             if len(sink_plan.options.get("urls", ())) > 1:  # type: ignore[arg-type]

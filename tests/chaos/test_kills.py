@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from functools import partial
 
 import pytest
 from scene import Scene, wait_until
@@ -38,7 +39,7 @@ def test_thirty_random_kills_under_load_leave_every_sink_exact_at_its_own_cut(sc
         for _ in range(RANDOM_KILLS):
             process = scene.start()
             if chance.random() < 0.7:
-                wait_until(lambda: progressed(scene, reached), "progress before the kill")
+                wait_until(partial(progressed, scene, frozenset(reached)), "progress before the kill")
             threading.Event().wait(chance.uniform(0.0, 0.8))  # the moment of the kill is the random input
             scene.kill(process)
             scene.check()
@@ -48,7 +49,7 @@ def test_thirty_random_kills_under_load_leave_every_sink_exact_at_its_own_cut(sc
     assert scene.check(caught_up=True) == TABLES
 
 
-def progressed(scene: Scene, before: set[int | None]) -> bool:
+def progressed(scene: Scene, before: frozenset[int | None]) -> bool:
     """Whether some sink of the newest run holds a cut that no run held when it was killed."""
     return bool(set(scene.cuts_of_sinks().values()) - before - {None})
 

@@ -41,7 +41,7 @@ class MemoryFlat:
         Figure(
             name=f"memory_flat_{runner}",
             unit="MB",
-            beside="the same process with a fifth of the backlog",
+            beside="the same process with a fifth of the backlog, on Ray with Ray Data in both cases",
             goal=Goal(text="ratio 0.8 to 1.2", of="ratio", at_least=0.8, at_most=1.2),
         )
         for runner in ("local", "ray")

@@ -14,11 +14,11 @@ from raypipe.sources.sqlite.connect import answers, connect, quoted, writing
 from raypipe.sources.sqlite.schema import Shape, read_shape, require_tables
 from raypipe.sources.sqlite.triggers import (
     CLOCK,
-    EVENTS,
     absent_table,
     capture_sql,
     change_table,
     stash_table,
+    trigger_events,
     trigger_name,
 )
 
@@ -209,7 +209,7 @@ def _differing(connection: sqlite3.Connection, tables: Sequence[str]) -> list[tu
 
 
 def _has_triggers(connection: sqlite3.Connection, capture: Capture) -> bool:
-    names = [trigger_name(capture.number, event) for event in EVENTS]
+    names = [trigger_name(capture.number, event) for event in trigger_events(capture.shape)]
     (present,) = connection.execute(
         "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?"
         f" AND name IN ({', '.join('?' * len(names))})",
@@ -220,7 +220,7 @@ def _has_triggers(connection: sqlite3.Connection, capture: Capture) -> bool:
 
 def _end(connection: sqlite3.Connection, capture: Capture, event: int) -> None:
     """Stops recording; the change table stays until its changes are acknowledged."""
-    for name in [trigger_name(capture.number, event) for event in (*EVENTS, "replaced")]:
+    for name in [trigger_name(capture.number, event) for event in (*trigger_events(capture.shape), "replaced")]:
         connection.execute(f"DROP TRIGGER IF EXISTS {name}")  # they may sit on a table renamed since
     connection.execute(f"DROP TABLE IF EXISTS {stash_table(capture.number)}")
     connection.execute(f"DROP TABLE IF EXISTS {absent_table(capture.number)}")
@@ -242,12 +242,13 @@ def _begin(connection: sqlite3.Connection, old: Capture | None, shape: Shape, ev
 def _has_recorded_all(connection: sqlite3.Connection, old: Capture, shape: Shape, seen_whole: int) -> bool:
     """Whether the old triggers, while they ran on under the new shape, have recorded all of it. In doubt they have not.
 
-    They have if the only news are columns that hold nothing but NULL, or unique keys under which nothing was written.
+    They have if the only news are columns that hold nothing but NULL, or keys and triggers of the application under
+    which nothing was written.
     """
     before, added = old.shape, shape.fields[len(old.shape.fields) :]
     if (
         not _has_triggers(connection, old)
-        or replace(shape, fields=before.fields, uniques=before.uniques) != before
+        or replace(shape, fields=before.fields, uniques=before.uniques, rewritten=before.rewritten) != before
         or shape.fields[: len(before.fields)] != before.fields
         or any(field.generated or _has_default(connection, shape.table, field.name) for field in added)
     ):
@@ -258,7 +259,8 @@ def _has_recorded_all(connection: sqlite3.Connection, old: Capture, shape: Shape
     ).fetchone()
     if not written:
         return True
-    if set(shape.uniques) - set(before.uniques) or not shape.rowid or written > MAX_ROWS_CHECKED:
+    unnoticed = set(shape.uniques) - set(before.uniques) or (shape.rewritten and not before.rewritten)
+    if unnoticed or not shape.rowid or written > MAX_ROWS_CHECKED:
         return False
     filled = " OR ".join(f"t.{quoted(field.name)} IS NOT NULL" for field in added)
     found = connection.execute(

@@ -82,6 +82,9 @@ class Shape:
         rowid: A name by which the rowid can be read, empty for a table WITHOUT ROWID.
         stable_rowid: The rowid is the primary key; any other may be renumbered by VACUUM.
         uniques: Keys besides the identity that a row may conflict in.
+        cascades: A foreign key to the table itself deletes children with their parents.
+        rewritten: What a statement writes to a row may be changed again before our AFTER trigger sees it: by triggers
+            of the application, or because a row refers to itself.
     """
 
     table: str
@@ -91,6 +94,8 @@ class Shape:
     rowid: str
     stable_rowid: bool
     uniques: tuple[Unique, ...]
+    cascades: bool = False
+    rewritten: bool = False
 
     def to_json(self) -> str:
         """One line of JSON; ``from_json`` reads it back."""
@@ -202,6 +207,9 @@ def read_shape(connection: sqlite3.Connection, table: str) -> Shape | None:
             for name in sorted(terms)
             if not (without_rowid and name == primary)
         ),
+        cascades="CASCADE" in _actions_on_itself(connection, table, "on_delete"),
+        rewritten=bool(_actions_on_itself(connection, table, "on_update") - {"NO ACTION", "RESTRICT"})
+        or _has_foreign_triggers(connection),
     )
     _require_capturable(shape)
     return shape
@@ -239,6 +247,24 @@ def _unique(connection: sqlite3.Connection, name: str, origin: str, terms: tuple
 
 def _sql_of(connection: sqlite3.Connection, index: str) -> str:
     return str(connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (index,)).fetchone()[0])
+
+
+def _actions_on_itself(connection: sqlite3.Connection, table: str, event: str) -> set[str]:
+    place = {"on_update": 5, "on_delete": 6}[event]
+    return {
+        key[place]
+        for key in connection.execute(f"PRAGMA main.foreign_key_list({quoted(table)})")
+        if key[2].lower() == table.lower()
+    }
+
+
+def _has_foreign_triggers(connection: sqlite3.Connection) -> bool:
+    """Whether the application has triggers; on whichever table, they may come back to any other."""
+    found = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND substr(name, 1, ?) <> ? LIMIT 1",
+        (len(RESERVED_PREFIX), RESERVED_PREFIX),
+    )
+    return found.fetchone() is not None
 
 
 def _rowid_name(table: str, names: Sequence[str], key: tuple[str, ...], primary: str | None) -> str:

@@ -16,7 +16,6 @@ LOAD = [Op.TRUNCATE, Op.READ, Op.READ, Op.READ]
 @pytest.fixture
 def follower(tmp_path):
     with following(tmp_path, ["items", "other"], ITEMS, OTHER, ROWS) as follower:
-        follower.altering = True
         yield follower
 
 
@@ -217,7 +216,6 @@ def test_an_alteration_is_noticed_by_a_view_too(follower):
 def test_alterations_in_the_middle_of_a_load_begin_it_anew(tmp_path):
     rows = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50) INSERT INTO items(id, sku)"
     with following(tmp_path, ["items"], ITEMS, f"{rows} SELECT x, 's' || x FROM n") as follower:
-        follower.altering = True
         follower.reopen(reload=["shop.items"])
         for _ in range(5):
             follower.step(LITTLE)

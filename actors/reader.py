@@ -12,7 +12,7 @@ from raypipe.local.reader import Reader
 from raypipe.log import open_existing_log
 from raypipe.model import Claim
 from raypipe.plan.model import Plan
-from raypipe.sources import open_source
+from raypipe.sources import open_instance
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
@@ -20,10 +20,8 @@ class ReaderActor:
     """Hosts a ``Reader`` thread; started again by the crew, with a new claim, never by Ray."""
 
     def __init__(self, plan: Plan, instance: str, claim: Claim, reload: Collection[str]) -> None:
-        chosen = next(each for each in plan.instances if each.name == instance)
-        tables = [schema.table.table for schema in chosen.tables]
         self._reader = Reader(
-            open_source=partial(open_source, instance, chosen.url, tables),
+            open_source=partial(open_instance, plan, instance),
             open_log=partial(open_existing_log, plan.log),
             prefix=plan.pipeline,
             claim=claim,

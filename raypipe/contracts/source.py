@@ -64,8 +64,25 @@ class Source(Protocol):
         """
         ...
 
+    def install(self) -> None:
+        """Begins to capture the chosen tables: puts in what the database needs for it; idempotent.
+
+        Raises:
+            SchemaMismatch: a table does not exist or cannot be captured.
+            Unavailable: locked, read-only or away.
+        """
+        ...
+
+    def remove(self) -> None:
+        """Takes every trace of the capture out of the database; idempotent.
+
+        Raises:
+            Unavailable: locked, read-only or away.
+        """
+        ...
+
     def open(self, position: str | None, reload: Collection[str] = ()) -> None:
-        """Makes the capture ready and goes to a position; None begins with a snapshot of every table.
+        """Goes to a position; None installs the capture and begins with a snapshot of every table.
 
         Args:
             position: As a ``Piece`` gave it, last committed in the log.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
+from raypipe.contracts import Source
 from raypipe.errors import Kind, RaypipeError, SchemaMismatch, Unavailable
 from raypipe.model import Mode, SinkTable, TableSchema
 from raypipe.plan import compile_step, order_steps
@@ -76,17 +77,17 @@ class _Assembly:
                 self._broken.discard(relation)
                 self._schemas[relation] = schema
                 self._views[relation] = view_of_table(relation)
-            yield InstancePlan(name=name, url=url, tables=schemas)
+            yield InstancePlan(name=name, url=url, chosen=source.tables, tables=schemas)
 
     def _tables(self, name: str, url: str, tables: tuple[str, ...]) -> tuple[TableSchema, ...]:
         try:
-            with closing(open_source(name, url, tables)) as source:
+            with closing(self._source(name, url, tables)) as source:
                 return source.tables()
         except SchemaMismatch:
             # Asked one by one, so that every missing table is told with its own line.
             found: list[TableSchema] = []
             for index, table in enumerate(tables):
-                with self._told(("sources", name, "tables", index)), closing(open_source(name, url, (table,))) as one:
+                with self._told(("sources", name, "tables", index)), closing(self._source(name, url, (table,))) as one:
                     found += one.tables()
             return tuple(found)
         except Unavailable as error:
@@ -94,6 +95,9 @@ class _Assembly:
         except RaypipeError as error:
             self._tell(("sources", name), error)
         return ()
+
+    def _source(self, name: str, url: str, tables: tuple[str, ...]) -> Source:
+        return open_source(name, url, tables, pipeline=self._pipeline.pipeline)
 
     def _steps(self) -> Iterator[StepPlan]:
         for name in self._order():

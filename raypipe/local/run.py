@@ -10,7 +10,7 @@ from raypipe.local.crew import LocalCrew
 from raypipe.log import open_existing_log, open_log
 from raypipe.plan.model import Plan
 from raypipe.sinks import open_sinks
-from raypipe.sources import open_source
+from raypipe.sources import open_instance
 from raypipe.steps import Flow
 
 
@@ -36,9 +36,6 @@ def run_local(
     sinks = [unit for sink in plan.sinks for unit in open_sinks(sink, plan.pipeline)]
     relations = {table.relation for sink in sinks for table in sink.tables}
     flow = Flow(plan, relations)
-    urls = {
-        instance.name: (instance.url, [schema.table.table for schema in instance.tables]) for instance in plan.instances
-    }
     try:
         crew = LocalCrew(
             plan=plan,
@@ -46,7 +43,7 @@ def run_local(
             steps=flow,
             sinks=sinks,
             open_log=lambda: open_existing_log(plan.log),
-            open_source=lambda name: open_source(name, *urls[name]),
+            open_source=lambda name: open_instance(plan, name),
         )
         conductor = Conductor(
             plan=plan, log=log, crew=crew, until=until, observer=observer, stop=stop or Event(), runner="local"

@@ -10,10 +10,18 @@ from raypipe.model import SinkTable, TableSchema
 
 @dataclass(frozen=True, kw_only=True)
 class InstancePlan:
-    """A source and the tables captured from it."""
+    """A source and the tables captured from it.
+
+    Attributes:
+        name: From the pipeline file.
+        url: With secrets resolved; never printed.
+        chosen: Tables as the pipeline file names them, which is how a source is asked for them.
+        tables: Their schemas when the plan was made.
+    """
 
     name: str
-    url: str = field(repr=False)  # secrets are filled in
+    url: str = field(repr=False)
+    chosen: tuple[str, ...]
     tables: tuple[TableSchema, ...]
 
 

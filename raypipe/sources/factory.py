@@ -7,6 +7,7 @@ from enum import Enum
 
 from raypipe.contracts import Source
 from raypipe.errors import Kind, RaypipeError
+from raypipe.plan.model import Plan
 from raypipe.sources.sqlite.source import SqliteSource
 
 
@@ -16,16 +17,28 @@ class Scheme(Enum):
     SQLITE = "sqlite"
 
 
-_FACTORIES: dict[Scheme, Callable[[str, str, Sequence[str]], Source]] = {Scheme.SQLITE: SqliteSource}
+def _sqlite(pipeline: str, name: str, url: str, tables: Sequence[str]) -> Source:
+    del pipeline  # the capture is the database's own: whoever reads it, it is the same
+    return SqliteSource(name, url, tables)
 
 
-def open_source(name: str, url: str, tables: Sequence[str]) -> Source:
+_FACTORIES: dict[Scheme, Callable[[str, str, str, Sequence[str]], Source]] = {Scheme.SQLITE: _sqlite}
+
+
+def open_instance(plan: Plan, name: str) -> Source:
+    """Makes the source object of one of a plan's instances; see ``open_source``."""
+    instance = next(each for each in plan.instances if each.name == name)
+    return open_source(name, instance.url, instance.chosen, pipeline=plan.pipeline)
+
+
+def open_source(name: str, url: str, tables: Sequence[str], *, pipeline: str = "") -> Source:
     """Makes a source object; connects to nothing yet.
 
     Args:
         name: Of the instance, from the pipeline file.
         url: ``sqlite:///path``; an absolute path therefore has four slashes.
         tables: To capture, spelled as the database spells them.
+        pipeline: Whose source it is: names what a server keeps for one reader alone, such as a replication slot.
 
     Raises:
         RaypipeError: the URL names no known kind of database.
@@ -38,4 +51,4 @@ def open_source(name: str, url: str, tables: Sequence[str]) -> Source:
             kind=Kind.PIPELINE_FILE,
             remedy=f"Known: {', '.join(known)}, as in sqlite:///shop.db.",
         )
-    return _FACTORIES[Scheme(scheme)](name, url, tables)
+    return _FACTORIES[Scheme(scheme)](pipeline, name, url, tables)

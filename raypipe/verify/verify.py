@@ -21,7 +21,7 @@ from raypipe.log import open_existing_log, open_log
 from raypipe.model import SinkTable
 from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sinks import open_sinks
-from raypipe.sources import open_source
+from raypipe.sources import open_instance
 from raypipe.verify.compare import compare, with_values
 from raypipe.verify.hold import LOOK_S, Hold
 from raypipe.verify.oracle import Oracle
@@ -62,9 +62,7 @@ def verify(
         stack.callback(oracle.close)
         with ExitStack() as reading:
             views = {
-                instance.name: reading.enter_context(
-                    open_source(instance.name, instance.url, [s.table.table for s in instance.tables]).view()
-                )
+                instance.name: reading.enter_context(open_instance(plan, instance.name).view())
                 for instance in plan.instances
             }
             hold.cut({name: view.position for name, view in views.items()})

@@ -14,7 +14,7 @@ from raypipe.errors import InvariantBroken, Unavailable
 from raypipe.model import TableSchema
 from raypipe.sources.sqlite.connect import answers, connect, inspecting, path_of, quoted, reading
 from raypipe.sources.sqlite.gaps import require_unbroken
-from raypipe.sources.sqlite.install import installed, read_captures, separate
+from raypipe.sources.sqlite.install import install, installed, read_captures, remove, separate
 from raypipe.sources.sqlite.position import Position
 from raypipe.sources.sqlite.prune import Pruner
 from raypipe.sources.sqlite.quarantine import QUARANTINE
@@ -73,6 +73,14 @@ class SqliteSource:
                     version = known.version + ((shape.columns, shape.key) != (known.shape.columns, known.shape.key))
                 schemas.append(shape.schema(self.instance, version))
             return tuple(schemas)
+
+    def install(self) -> None:
+        """See ``raypipe.contracts.Source``: triggers and change tables."""
+        install(self._path, self._tables)
+
+    def remove(self) -> None:
+        """See ``raypipe.contracts.Source``; the capture of all tables goes, whoever installed it."""
+        remove(self._path)
 
     @contextmanager
     def view(self) -> Iterator[SourceView]:

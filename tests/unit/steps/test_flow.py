@@ -30,7 +30,7 @@ def plan(**limits: float) -> Plan:
     for name in order_steps(STEPS, list(schemas)):
         steps.append(compile_step(name, STEPS[name], schemas, {}))
         schemas[name] = steps[-1].schema
-    instance = InstancePlan(name="shop", url="", tables=(ORDERS, OLD))
+    instance = InstancePlan(name="shop", url="", chosen=(), tables=(ORDERS, OLD))
     return Plan(pipeline="p", log="", instances=(instance,), steps=tuple(steps), sinks=(), limits=limits)
 
 

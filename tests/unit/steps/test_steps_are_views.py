@@ -210,7 +210,7 @@ def shop_plan() -> Plan:
         schemas[name] = step.schema
         views[name] = step.view
         steps.append(step)
-    instance = InstancePlan(name="shop", url="", tables=TABLES)
+    instance = InstancePlan(name="shop", url="", chosen=(), tables=TABLES)
     return Plan(pipeline="test", log="", instances=(instance,), steps=tuple(steps), sinks=())
 
 

@@ -66,7 +66,7 @@ class _Assembly:
 
     def _instances(self) -> Iterator[InstancePlan]:
         for name, source in self._pipeline.sources.items():
-            relations = [f"{name}.{table}" for table in source.tables]
+            relations = [source.url.relation(name, table) for table in source.tables]
             self._broken.update(relations)
             url = self._resolved(("sources", name, "url"), source.url)
             if not url:

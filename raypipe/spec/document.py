@@ -35,9 +35,12 @@ class _Section(BaseModel):
 class Source(_Section):
     """A database that changes are read from."""
 
-    url: Url = Field(description="Where the database is: `sqlite:///shop.db`.")
+    url: Url = Field(
+        description="Where the database is: `sqlite:///shop.db` or `postgresql://user:${env:PASSWORD}@host:5432/shop`."
+    )
     tables: Annotated[DatabaseNames, Field(min_length=1)] = Field(
-        description="Tables to capture, as the database calls them. In SQL and in `from` they are `<source>.<table>`."
+        description="Tables to capture, as the database calls them; in PostgreSQL `schema.table`, or the table alone "
+        "if its schema is `public`. In SQL and in `from` they are `<source>.<table>`."
     )
 
 

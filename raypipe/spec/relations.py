@@ -14,7 +14,7 @@ from raypipe.spec.origin import Origin
 from raypipe.spec.problems import DocumentPath, Problem, Severity, listed, nearest
 from raypipe.spec.url import Url
 
-SOURCE_SCHEMES = ("sqlite",)
+SOURCE_SCHEMES = ("sqlite", "postgresql")
 LOG_SCHEMES = ("sqlite",)
 SINK_SCHEMES = ("delta", "duckdb", "sqlite")
 # Stores that keep rows in files by partition.
@@ -31,6 +31,7 @@ def check_relations(document: object, origin: Origin) -> list[Problem]:
         *_unknown_inputs(outline, origin),
         *_unused_steps(outline, origin),
         *_repeated_items(outline, origin),
+        *_repeated_relations(outline, origin),
         *_schemes(outline, origin),
         *_shared_places(outline, origin),
         *_sink_options(outline, origin),
@@ -71,8 +72,15 @@ class _Outline:
         return cls(log=top.get("log"), sources=section("sources"), steps=section("steps"), sinks=section("sinks"))
 
     def source_tables(self) -> list[str]:
-        named = (f"{name}.{table}" for name, source in self.sources.items() for table in _list(source.get("tables")))
-        return list(dict.fromkeys(named))
+        return list(dict.fromkeys(relation for _, relation in self.relations()))
+
+    def relations(self) -> Iterator[tuple[DocumentPath, str]]:
+        """Where each table of a source is written, and its relation."""
+        for name, source in self.sources.items():
+            url = _url(source.get("url"))
+            for index, table in enumerate(_list(source.get("tables"))):
+                relation = url.relation(name, table) if url and isinstance(table, str) else f"{name}.{table}"
+                yield ("sources", name, "tables", index), relation
 
     def sink_tables(self) -> Iterator[tuple[str, str, Mapping[str, object]]]:
         for name, sink in self.sinks.items():
@@ -163,6 +171,18 @@ def _repeated_items(outline: _Outline, origin: Origin) -> Iterator[Problem]:
                 yield Problem(
                     sentence=f"{item} is given twice.", path=(*path, index), location=origin.value((*path, index))
                 )
+
+
+def _repeated_relations(outline: _Outline, origin: Origin) -> Iterator[Problem]:
+    written: dict[str, str] = {}
+    for path, relation in outline.relations():
+        table = str(_list(outline.sources[str(path[1])].get("tables"))[int(path[-1])])
+        if written.setdefault(relation, table) != table:
+            yield Problem(
+                sentence=f"{table} and {written[relation]} would both be {relation} in SQL.",
+                path=path,
+                location=origin.value(path),
+            )
 
 
 def _schemes(outline: _Outline, origin: Origin) -> Iterator[Problem]:

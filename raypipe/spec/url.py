@@ -16,6 +16,9 @@ FILE_SCHEMES = ("sqlite", "duckdb", "delta")
 REFERENCE = re.compile(r"\$\{(?P<kind>[^}:]*)(?P<colon>:?)(?P<name>[^}]*)\}")
 REFERENCE_KINDS = ("env", "file")
 
+# Databases whose tables have a schema: the pipeline file may write ``schema.table``.
+SCHEMA_SCHEMES = ("postgresql",)
+
 # Greedy on purpose: a password that was not percent-encoded may hold "@", ":" and "/" itself.
 _USER_AND_PASSWORD = re.compile(r"(?P<before>://[^:/@\s]*:)[^\s]*@")
 _SECRET_ARGUMENT = re.compile(r"(?i)(?P<before>[?&;][^=&;\s]*(password|passwd|pwd|secret|token|key)[^=&;\s]*=)[^&;\s]*")
@@ -46,6 +49,13 @@ class Url:
         """What stands before ``://``, without a driver (``sqlite`` for ``sqlite+pysqlite``); empty if unknown yet."""
         scheme, separator, _ = self.written.partition("://")
         return scheme.partition("+")[0] if separator else ""
+
+    def relation(self, source: str, table: str) -> str:
+        """What a table that the file writes under a source of this URL is called in SQL and in ``from``.
+
+        ``<source>.<table>``; a schema written before the table (``sales.orders``) is left out.
+        """
+        return f"{source}.{table.rpartition('.')[2] if self.scheme in SCHEMA_SCHEMES else table}"
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Url does not change")

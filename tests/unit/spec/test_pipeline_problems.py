@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypipe.errors import Kind
-from raypipe.spec import PipelineFileError, Problem, load, parse
+from raypipe.spec import PipelineFileError, Problem, Url, load, parse
 from raypipe.spec.problems import dotted
 
 RIGHT = """\
@@ -236,3 +236,17 @@ def test_whatever_the_shape_of_a_document_only_problems_come_out(document: dict[
     # No source is complete here, so nothing that comes out of these shapes can be right. JSON is YAML.
     found = problems(json.dumps(document))
     assert all(problem.location is not None for problem in found)
+
+
+def test_tables_of_two_schemas_need_two_names() -> None:
+    text = RIGHT.replace("sqlite:///shop.db", "postgresql://db/shop").replace(
+        "[customers, orders]", "[a.orders, b.orders]"
+    )
+    problem = only(text)
+    assert dotted(problem.path) == "sources.shop.tables[1]"
+    assert problem.sentence == "b.orders and a.orders would both be shop.orders in SQL."
+
+
+def test_a_schema_is_no_part_of_the_relation_but_a_dot_in_a_sqlite_table_is() -> None:
+    assert Url("postgresql://db/shop").relation("shop", "sales.orders") == "shop.orders"
+    assert Url("sqlite:///shop.db").relation("shop", "sales.orders") == "shop.sales.orders"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -150,11 +149,12 @@ def test_a_step_that_nothing_reads_is_warned_of_and_passes(shop: Shop, raypipe: 
     assert raypipe("check", "--json").json["problems"][0]["severity"] == "warning"
 
 
-def test_check_answers_within_two_seconds(shop: Shop) -> None:
+def test_check_starts_quickly_because_it_loads_no_ray(shop: Shop) -> None:
+    """The benchmark "startup" holds the command to two seconds; a test on a busy machine cannot."""
     import subprocess
     import sys
 
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "raypipe", "check"], check=True, capture_output=True, cwd=shop.folder)
-    # Twice the promise: machines that run tests are busy. The benchmark "startup" holds it to two seconds.
-    assert time.monotonic() - began < 4.0
+    script = "import sys; from raypipe.cli.app import main\ntry: main()\nfinally: print('ray' in sys.modules)"
+    command = [sys.executable, "-c", script, "check"]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, cwd=shop.folder)
+    assert ended.stdout.splitlines()[-1] == "False"

@@ -138,7 +138,7 @@ def _run(plan: Plan, database: Path, signals: StopSignals, seconds: float, seed:
     from raypipe.demo.staff import Staff
 
     with ExitStack() as stack:
-        staff = stack.enter_context(Staff(database, range(seed, seed + WRITERS), rate=RATE))
+        staff = stack.enter_context(Staff([("--database", str(database))] * WRITERS, seed=seed, rate=RATE))
         announce(f"{WRITERS} processes write to it, {RATE * WRITERS:.0f} transactions a second.")
 
         def close_shop() -> None:

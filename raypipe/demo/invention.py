@@ -58,6 +58,14 @@ class Invention:
             moment += timedelta(microseconds=self.chance.randrange(1_000_000))
         return moment.isoformat(sep=" ")
 
+    def name(self) -> str:
+        """A person's name."""
+        return self.one_of(NAMES)
+
+    def price(self) -> str:
+        """A price, as the text of a DECIMAL(10,2)."""
+        return as_price(self.chance.randrange(1, 200_000))
+
     def email(self) -> str:
         """An address nobody has yet, very likely."""
         return f"{self.chance.randrange(16**12):012x}@example.org"
@@ -69,7 +77,7 @@ class Invention:
         preferences = {"language": self.one_of(TONGUES), "sizes": [chance.randrange(36, 46)], "näh": chance.random()}
         return (
             self.email(),
-            self.one_of(NAMES),
+            self.name(),
             self.one_of(COUNTRIES),
             birthday.isoformat() if birthday else None,
             chance.random() < 0.1,

@@ -6,8 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,20 +18,20 @@ class Staff:
     """Writer processes; a context manager that leaves none running.
 
     Args:
-        database: They work on.
-        seeds: One writer for each.
+        desks: What ``raypipe.demo.writer`` is told of its database, one writer for each.
+        seed: Of the first writer; each further one has the next.
         rate: Transactions a second of each; 0 for as many as can be.
     """
 
-    def __init__(self, database: Path, seeds: Iterable[int], *, rate: float = 0.0) -> None:
-        self._database = database
-        self._seeds = tuple(seeds)
+    def __init__(self, desks: Iterable[Sequence[str]], *, seed: int, rate: float = 0.0) -> None:
+        self._desks = tuple(desks)
+        self._seed = seed
         self._rate = rate
         self._writers: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
-        for seed in self._seeds:
-            command = [sys.executable, "-m", "raypipe.demo.writer", "--database", str(self._database)]
+        for seed, desk in enumerate(self._desks, start=self._seed):
+            command = [sys.executable, "-m", "raypipe.demo.writer", *desk]
             command += ["--seed", str(seed), "--rate", str(self._rate)]
             # A session of their own: Ctrl-C at the terminal reaches the one who started them, who stops them in order.
             self._writers.append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from raypipe.demo.invention import Invention, as_price
 
@@ -19,12 +20,12 @@ class Deal:
     Attributes:
         name: For counts.
         weight: How often, relative to the others.
-        act: Does it.
+        act: Does it, on a connection of the database it is made for.
     """
 
     name: str
     weight: int
-    act: Callable[[sqlite3.Connection, Invention], None]
+    act: Callable[[Any, Invention], None]
 
 
 def place_order(connection: sqlite3.Connection, invention: Invention) -> None:

@@ -1,4 +1,4 @@
-"""One clerk of the shop, a process of its own: `python -m raypipe.demo.writer --database shop.db --seed 1`.
+"""One writer of the demo, a process of its own: `python -m raypipe.demo.writer --database shop.db --seed 1`.
 
 Knows nothing of raypipe. Ends at its bound, on SIGTERM or SIGINT, or when the process that started it is gone; then
 prints one line of JSON with what it did.
@@ -11,19 +11,20 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
 
+from raypipe.demo.desk import BooksDesk, Busy, Desk, Refused, ShopDesk
 from raypipe.demo.invention import Invention
-from raypipe.demo.shop import connect
-from raypipe.demo.trade import DEALS, Deal
+from raypipe.demo.trade import Deal
 
 # So many transactions of a hundred are rolled back after all their work was done.
 ROLLBACK_PERCENT = 5
+# The environment variable that says where the books are; the pipeline file of the demo refers to it too.
+BOOKS = "RAYPIPE_BOOKS"
 # A database that stays locked for so long is more than a busy one.
 LOCKED_S = 120.0
 
@@ -37,7 +38,7 @@ class Tally:
         committed: Transactions.
         rolled_back: Transactions it changed its mind about.
         refused: Transactions that a constraint forbade.
-        busy: Times it found the database locked and tried again.
+        busy: Times others were in the way and it tried again.
         deals: Committed transactions by kind.
         seconds: It took.
     """
@@ -55,18 +56,18 @@ class Writer:
     """Makes transactions.
 
     Args:
-        path: Of the database, made by ``shop.create``.
+        desk: Where; owned by this object.
         seed: Of what it does; one writer alone on a database repeats itself exactly.
     """
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self._connection = connect(path)
+    def __init__(self, desk: Desk, seed: int) -> None:
+        self._desk = desk
         self._chance = random.Random(seed)
         self.tally = Tally(seed)
 
     def close(self) -> None:
         """Lets the database go."""
-        self._connection.close()
+        self._desk.close()
 
     def work(self, *, transactions: int | None = None, seconds: float | None = None, rate: float, stop: Event) -> Tally:
         """Makes transactions until a bound or ``stop``.
@@ -90,8 +91,9 @@ class Writer:
         return self.tally
 
     def transact(self, stop: Event) -> None:
-        """One transaction; tried again, exactly the same, as long as another writer holds the database."""
-        (deal,) = self._chance.choices(DEALS, weights=[deal.weight for deal in DEALS])
+        """One transaction; tried again, exactly the same, as long as others are in the way."""
+        deals = self._desk.deals
+        (deal,) = self._chance.choices(deals, weights=[deal.weight for deal in deals])
         shall_commit = self._chance.randrange(100) >= ROLLBACK_PERCENT
         state = self._chance.getstate()
         deadline = time.monotonic() + LOCKED_S
@@ -100,41 +102,34 @@ class Writer:
             try:
                 self._attempt(deal, shall_commit)
                 return
-            except sqlite3.IntegrityError:
-                self._roll_back()
-                self.tally.refused += 1
-                return
-            except sqlite3.OperationalError as error:
-                self._roll_back()
-                if not _is_busy(error) or time.monotonic() > deadline:
+            except Exception as error:
+                self._desk.roll_back()
+                meaning = self._desk.meaning(error)
+                if isinstance(meaning, Refused):
+                    self.tally.refused += 1
+                    return
+                if not isinstance(meaning, Busy) or time.monotonic() > deadline:
                     raise
                 self.tally.busy += 1
 
     def _attempt(self, deal: Deal, shall_commit: bool) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
-        deal.act(self._connection, Invention(self._chance))
+        self._desk.begin()
+        deal.act(self._desk.connection, Invention(self._chance))
         if not shall_commit:
-            self._roll_back()
+            self._desk.roll_back()
             self.tally.rolled_back += 1
             return
-        self._connection.execute("COMMIT")
+        self._desk.commit()
         self.tally.committed += 1
         self.tally.deals[deal.name] = self.tally.deals.get(deal.name, 0) + 1
-
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-
-
-def _is_busy(error: sqlite3.OperationalError) -> bool:
-    # The low byte is the primary code: SQLITE_BUSY_SNAPSHOT and its kind count as busy too.
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one writer to its end."""
-    parser = argparse.ArgumentParser(prog="python -m raypipe.demo.writer", description="One clerk of the demo's shop.")
-    parser.add_argument("--database", type=Path, required=True, help="made by raypipe.demo.shop.create")
+    parser = argparse.ArgumentParser(prog="python -m raypipe.demo.writer", description="One writer of the demo.")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--database", type=Path, help="the shop, made by raypipe.demo.shop.create")
+    where.add_argument("--books", action="store_true", help=f"the books, at the URL in ${BOOKS} (it has a password)")
     parser.add_argument("--seed", type=int, required=True, help="of what the writer does")
     parser.add_argument("--transactions", type=int, help="stop after so many")
     parser.add_argument("--seconds", type=float, help="stop after so long")
@@ -143,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    writer = Writer(given.database, given.seed)
+    writer = Writer(BooksDesk(os.environ[BOOKS]) if given.books else ShopDesk(given.database), given.seed)
     try:
         tally = writer.work(transactions=given.transactions, seconds=given.seconds, rate=given.rate, stop=stop)
     finally:

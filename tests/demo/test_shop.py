@@ -12,6 +12,7 @@ from threading import Event, Timer
 
 import pytest
 
+from raypipe.demo.desk import ShopDesk
 from raypipe.demo.invention import Invention
 from raypipe.demo.shop import ShopExists, connect, create
 from raypipe.demo.staff import Staff
@@ -40,7 +41,7 @@ def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def work(path: Path, seed: int, transactions: int) -> Tally:
-    with closing(Writer(path, seed)) as writer:
+    with closing(Writer(ShopDesk(path), seed)) as writer:
         return writer.work(transactions=transactions, rate=0, stop=Event())
 
 
@@ -106,7 +107,7 @@ def test_a_writer_does_every_kind_of_transaction_and_rolls_some_back(database: P
 
 
 def test_a_writer_that_finds_the_database_locked_tries_again(database: Path) -> None:
-    with closing(connect(database)) as holder, closing(Writer(database, 1)) as writer:
+    with closing(connect(database)) as holder, closing(Writer(ShopDesk(database), 1)) as writer:
         holder.execute("BEGIN IMMEDIATE")
         stop = Event()
         ending = Timer(0.8, stop.set)
@@ -118,14 +119,14 @@ def test_a_writer_that_finds_the_database_locked_tries_again(database: Path) -> 
 
 
 def test_a_rate_is_kept(database: Path) -> None:
-    with closing(Writer(database, 1)) as writer:
+    with closing(Writer(ShopDesk(database), 1)) as writer:
         assert 0.4 <= writer.work(transactions=26, rate=50, stop=Event()).seconds < 5
 
 
 def test_writers_at_once_keep_every_order_worth_its_items_and_leave_when_told(database: Path) -> None:
     assert orders_worth_something_else(database) == 0
     before = contents(database)
-    with Staff(database, (1, 2, 3)) as staff:
+    with Staff([("--database", str(database))] * 3, seed=1) as staff:
         deadline = time.monotonic() + 30
         while len(contents(database)["audit"]) < len(before["audit"]) + 100 and time.monotonic() < deadline:
             assert staff.at_work() == 3
@@ -136,7 +137,7 @@ def test_writers_at_once_keep_every_order_worth_its_items_and_leave_when_told(da
 
 
 def test_a_writer_that_fails_is_told_of(tmp_path: Path) -> None:
-    with Staff(tmp_path / "no-such-shop.db", (1,)) as staff:
+    with Staff([("--database", str(tmp_path / "no-such-shop.db"))], seed=1) as staff:
         deadline = time.monotonic() + 30
         while staff.at_work() and time.monotonic() < deadline:
             Event().wait(0.01)

@@ -10,6 +10,7 @@ from threading import Event, Thread
 import pytest
 
 from raypipe.demo import shop
+from raypipe.demo.desk import ShopDesk
 from raypipe.demo.writer import Writer
 from raypipe.local.assemble import assemble
 from raypipe.local.run import run_local
@@ -40,7 +41,7 @@ def test_every_store_is_right_behind_a_writer_that_never_stands_still(plan: Plan
     stop = Event()
 
     def work() -> None:
-        with closing(Writer(tmp_path / "shop.db", seed)) as writer:
+        with closing(Writer(ShopDesk(tmp_path / "shop.db"), seed)) as writer:
             writer.work(transactions=1500, rate=0, stop=stop)
 
     writer = Thread(target=work)

@@ -1,0 +1,166 @@
+"""The shop's books: a PostgreSQL database of invoices, payments and reminders, beside the shop's own in SQLite."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from raypipe.demo.invention import Invention
+from raypipe.errors import MissingExtra
+
+# Every table holds a trap for a naive capture. invoices: terms so long that they are stored out of line, so an update that
+# leaves them alone does not carry them; an enum; a key that changes. payments: foreign keys that cascade.
+# reminders: no key at all, so it needs REPLICA IDENTITY FULL, and it is truncated now and then.
+SCHEMA = """
+CREATE TYPE invoice_status AS ENUM ('open', 'paid', 'void');
+CREATE TABLE invoices (
+    invoice_id bigint PRIMARY KEY,
+    order_id   bigint,
+    customer   text NOT NULL,
+    status     invoice_status NOT NULL DEFAULT 'open',
+    amount     numeric(12,2) NOT NULL,
+    tax_rate   numeric(5,3),
+    issued_at  timestamptz NOT NULL,
+    due        date,
+    reference  uuid NOT NULL,
+    tags       text[],
+    terms      text
+);
+ALTER TABLE invoices ALTER COLUMN terms SET STORAGE EXTERNAL;
+CREATE TABLE payments (
+    payment_id bigint PRIMARY KEY,
+    invoice_id bigint NOT NULL REFERENCES invoices ON UPDATE CASCADE ON DELETE CASCADE,
+    amount     numeric(12,2) NOT NULL,
+    paid_at    timestamptz NOT NULL,
+    method     text NOT NULL,
+    details    jsonb
+);
+CREATE INDEX payments_by_invoice ON payments (invoice_id);
+CREATE TABLE reminders (
+    invoice_id bigint NOT NULL,
+    sent_at    timestamp NOT NULL,
+    body       text
+);
+ALTER TABLE reminders REPLICA IDENTITY FULL;
+CREATE SEQUENCE invoice_ids;
+CREATE SEQUENCE payment_ids;
+"""
+
+TABLES = ("invoices", "payments", "reminders")
+INVOICE = "invoice_id, order_id, customer, status, amount, tax_rate, issued_at, due, reference, tags, terms"
+PAYMENT = "payment_id, invoice_id, amount, paid_at, method, details"
+
+# Parts of a hundred of the first rows; payments take what is left.
+SHARES = {"invoices": 50, "reminders": 10}
+ROWS_AT_ONCE = 500
+
+
+def connect(url: str) -> Any:
+    """A connection as the bookkeepers use it (``pg8000.native``), in UTC.
+
+    Args:
+        url: ``postgresql://user:password@host:port/database``.
+
+    Raises:
+        MissingExtra: pg8000 is not installed.
+    """
+    try:
+        import pg8000.native
+    except ImportError as error:
+        raise MissingExtra.of("postgres", "The shop's books, a PostgreSQL database,") from error
+    parts = urlsplit(url)
+    connection = pg8000.native.Connection(
+        unquote(parts.username or ""),
+        host=parts.hostname or "127.0.0.1",
+        port=parts.port or 5432,
+        database=parts.path.removeprefix("/"),
+        password=unquote(parts.password or ""),
+        timeout=60,
+    )
+    connection.run("SET timezone = 'UTC'")
+    # A commit survives the death of any process; a power cut is not what the demo is about.
+    connection.run("SET synchronous_commit = off")
+    return connection
+
+
+def create(url: str, *, rows: int, seed: int) -> Mapping[str, int]:
+    """Makes the tables and their first rows.
+
+    Args:
+        url: Of an empty database.
+        rows: Altogether, over all tables.
+        seed: Of the values: the same seed gives the same rows.
+
+    Returns:
+        Rows by table.
+    """
+    counts = {table: rows * share // 100 for table, share in SHARES.items()}
+    counts["payments"] = rows - sum(counts.values())
+    invention = Invention(random.Random(seed))
+    with closing(connect(url)) as connection:
+        for statement in SCHEMA.split(";\n"):
+            if statement.strip():
+                connection.run(statement)
+        connection.run("BEGIN")
+        invoices = [invoice(invention, number) for number in range(1, counts["invoices"] + 1)]
+        insert(connection, "invoices", INVOICE, invoices)
+        numbers = range(1, counts["payments"] + 1)
+        highest = max(1, counts["invoices"])
+        payments = [payment(invention, number, invention.chance.randint(1, highest)) for number in numbers]
+        insert(connection, "payments", PAYMENT, payments if counts["invoices"] else [])
+        reminders = [reminder(invention, invention.chance.randint(1, highest)) for _ in range(counts["reminders"])]
+        insert(connection, "reminders", "invoice_id, sent_at, body", reminders)
+        connection.run("SELECT setval('invoice_ids', :at)", at=counts["invoices"] + 1)
+        connection.run("SELECT setval('payment_ids', :at)", at=counts["payments"] + 1)
+        connection.run("COMMIT")
+    return counts
+
+
+def insert(connection: Any, table: str, columns: str, rows: list[tuple[object, ...]]) -> None:
+    """Inserts rows, several hundred to a statement."""
+    for at in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[at : at + ROWS_AT_ONCE]
+        names = list(_names(len(some), len(some[0])))
+        values = ", ".join(f"({', '.join(f':{name}' for name in row)})" for row in names)
+        parameters = {
+            name: value for row, named in zip(some, names, strict=True) for name, value in zip(named, row, strict=True)
+        }
+        connection.run(f"INSERT INTO {table} ({columns}) VALUES {values}", **parameters)
+
+
+def _names(rows: int, columns: int) -> Iterator[list[str]]:
+    return ([f"r{row}c{column}" for column in range(columns)] for row in range(rows))
+
+
+def invoice(invention: Invention, number: int) -> tuple[object, ...]:
+    """A row of invoices under a number."""
+    chance = invention.chance
+    return (
+        number,
+        None if chance.random() < 0.1 else chance.randrange(1, 10_000),
+        invention.name(),
+        "open" if chance.random() < 0.7 else "paid",
+        invention.price(),
+        None if chance.random() < 0.2 else invention.one_of(("0.070", "0.190", "0.200")),
+        f"{invention.moment()}+00",
+        None if chance.random() < 0.3 else invention.moment()[:10],
+        f"{chance.getrandbits(128):032x}",
+        None if chance.random() < 0.5 else [invention.one_of(("rush", "näh", 'say "hi"', "a,b")) for _ in range(2)],
+        None if chance.random() < 0.2 else "".join(chance.choices("terms and conditions §", k=2500)),
+    )
+
+
+def payment(invention: Invention, number: int, invoice_id: int) -> tuple[object, ...]:
+    """A row of payments under a number."""
+    chance = invention.chance
+    details = None if chance.random() < 0.5 else f'{{"card": "{chance.randrange(10_000):04d}", "3ds": true}}'
+    method = invention.one_of(("card", "transfer", "cash"))
+    return (number, invoice_id, invention.price(), f"{invention.moment()}+00", method, details)
+
+
+def reminder(invention: Invention, invoice_id: int) -> tuple[object, ...]:
+    """A row of reminders; few enough different ones that equal rows occur."""
+    return (invoice_id % 7, invention.moment()[:10], invention.one_of((None, "", "please pay", "last call 🎈")))

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from raypipe.demo.invention import Invention
 from raypipe.errors import MissingExtra
 
-# Every table holds a trap for a naive capture. invoices: terms so long that they are stored out of line, so an update that
+# Every table holds a trap for a naive capture. invoices: terms so long that they are stored out of line: an update that
 # leaves them alone does not carry them; an enum; a key that changes. payments: foreign keys that cascade.
 # reminders: no key at all, so it needs REPLICA IDENTITY FULL, and it is truncated now and then.
 SCHEMA = """

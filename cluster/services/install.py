@@ -28,9 +28,9 @@ def install(home: Home, names: list[str]) -> None:
             if major != 15:
                 raise ServiceError(f"PostgreSQL {major} comes with the wheel {WHEEL}: make setup")
             packages.append("postgresql-15")
-    if shutil.which("openssl") is None:
-        packages.append("openssl")
     kafka = KAFKA in names
+    if shutil.which("openssl") is None and (kafka or "postgres15" in names):
+        packages.append("openssl")  # the wheel's PostgreSQL has no TLS and needs no certificate
     if kafka and not home.kafka_installed():
         packages += [JAVA_PACKAGE] * (find_java() is None) + ["maven"] * (shutil.which("mvn") is None)
     if packages:

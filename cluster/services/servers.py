@@ -31,13 +31,14 @@ Server = PostgresServer | KafkaCluster
 def shared_postgres(home: Home, major: int) -> PostgresServer:
     """The PostgreSQL that a home's users share, running or not. Raises `NotInstalled`."""
     folder = home.folder / f"postgres{major}"
+    programs = home.postgres(major)
     server = PostgresServer(
-        programs=home.postgres(major),
+        programs=programs,
         folder=folder,
         port=POSTGRES_PORTS[major],
         password=home.password,
         account=home.account,
-        certificates=home.certificates,
+        certificates=home.certificates if programs.tls else None,  # making them needs openssl
         settings=SHARED_SETTINGS,
     )
     server.port = home.ports(folder.name, {"port": server.port}, lambda: server.pid is not None)["port"]

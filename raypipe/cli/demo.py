@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -20,13 +21,16 @@ from raypipe.errors import Kind, RaypipeError
 if TYPE_CHECKING:
     from raypipe.cli.drill import Drill
     from raypipe.cli.signals import StopSignals
+    from raypipe.demo.server import BooksServer
     from raypipe.plan.model import Plan
     from raypipe.spec import Pipeline, Url
 
-EXAMPLE = Path("examples/shop/pipeline.yaml")
+EXAMPLE = Path("examples/shop-and-books/pipeline.yaml")
 
 ROWS = 20_000  # a second of loading: long enough to be seen, short enough to wait for
-WRITERS = 3
+BOOK_ROWS = 8_000
+CLERKS = 2
+BOOKKEEPERS = 1
 RATE = 30.0  # transactions a second of each writer; about four row images each
 SINK_TO_KILL = "warehouse"
 # The whole demo shall end within 120 s on two cores; what comes before and after the run takes up to 30 s of them.
@@ -40,7 +44,7 @@ def demo(
     ] = 20.0,
     seed: Annotated[int, typer.Option("--seed", help="Of the shop and of what its writers do.")] = 1,
 ) -> None:
-    """Run the shop example on a local Ray, kill one of its actors half way, and prove every sink right.
+    """Run an example over two databases on a local Ray, kill an actor half way, and prove every sink right.
 
     Exits with 0 only if the actor was killed, came back, and every sink equals its SQL over the source.
     """
@@ -55,6 +59,8 @@ def run_demo(*, seconds: float, seed: int) -> None:
         RaypipeError: it could not take place.
     """
     from raypipe.cli.signals import StopSignals
+    from raypipe.demo.open import servers
+    from raypipe.demo.server import BooksServer
     from raypipe.local.assemble import assemble
     from raypipe.spec import load
 
@@ -64,12 +70,19 @@ def run_demo(*, seconds: float, seed: int) -> None:
     database = _path(pipeline, pipeline.sources["shop"].url)
     folder = database.parent
     announce(f"A shop in {_shown(folder)}: {counted(_open_shop(pipeline, database, seed), 'row')} in five tables.")
-    plan = assemble(pipeline)
-    with StopSignals() as signals:
-        drill = _run(plan, database, signals, seconds, seed)
-        if signals.received is not None:
-            raise typer.Exit(Exit(128 + signals.received))
-    right = _prove(plan)
+    server = BooksServer(servers(folder))
+    try:
+        announce(
+            f"Its books, in a PostgreSQL of their own: {counted(_open_books(server, seed), 'row')} in three tables."
+        )
+        plan = assemble(pipeline)
+        with StopSignals() as signals:
+            drill = _run(plan, database, signals, seconds, seed)
+            if signals.received is not None:
+                raise typer.Exit(Exit(128 + signals.received))
+        right = _prove(plan)
+    finally:
+        server.stop()
     say()
     _tell_where(pipeline)
     say()
@@ -129,6 +142,16 @@ def _open_shop(pipeline: Pipeline, database: Path, seed: int) -> int:
     return sum(shop.create(database, rows=ROWS, seed=seed).values())
 
 
+def _open_books(server: BooksServer, seed: int) -> int:
+    """Makes the books anew, on their own server; returns their rows."""
+    from raypipe.demo import books
+    from raypipe.demo.writer import BOOKS
+
+    url = server.start_anew()
+    os.environ[BOOKS] = url  # the pipeline file refers to it, and so do the writers
+    return sum(books.create(url, rows=BOOK_ROWS, seed=seed).values())
+
+
 def _run(plan: Plan, database: Path, signals: StopSignals, seconds: float, seed: int) -> Drill:
     """Writers, run and drill, from the first write until every sink has the last one."""
     from actors.processes import process_of_sink
@@ -138,8 +161,9 @@ def _run(plan: Plan, database: Path, signals: StopSignals, seconds: float, seed:
     from raypipe.demo.staff import Staff
 
     with ExitStack() as stack:
-        staff = stack.enter_context(Staff([("--database", str(database))] * WRITERS, seed=seed, rate=RATE))
-        announce(f"{WRITERS} processes write to it, {RATE * WRITERS:.0f} transactions a second.")
+        desks = [("--database", str(database))] * CLERKS + [("--books",)] * BOOKKEEPERS
+        staff = stack.enter_context(Staff(desks, seed=seed, rate=RATE))
+        announce(f"{len(desks)} processes write to them, {RATE * len(desks):.0f} transactions a second.")
 
         def close_shop() -> None:
             tallies = staff.stop()
@@ -173,7 +197,7 @@ def _prove(plan: Plan) -> bool:
     from raypipe.cli.verify import report_lines
     from raypipe.verify import verify
 
-    announce("Proof: every sink beside its SQL, run over the shop's tables.")
+    announce("Proof: every sink beside its SQL, run over the tables of both databases.")
     report = verify(plan)
     for line in report_lines(report):
         say(line)
@@ -214,7 +238,13 @@ def things_to_try(file: Path, folder: Path) -> list[tuple[str, str]]:
     query = "SELECT day, count(*) AS orders, sum(amount) AS amount FROM paid_orders GROUP BY day ORDER BY day"
     warehouse = shlex.quote(_shown(folder / "warehouse.duckdb"))
     pipeline = shlex.quote(_shown(file))
-    writer = f"-m raypipe.demo.writer --database {shlex.quote(_shown(folder / 'shop.db'))}"
+    writer = f"{python} -m raypipe.demo.writer --seed 99 --transactions"
+    shop = shlex.quote(_shown(folder / "shop.db"))
+    follow = (
+        f"{writer} 300 --database {shop} && {writer} 200 --books && "
+        f"{raypipe} run {pipeline} --local --until idle && {raypipe} verify {pipeline}"
+    )
+    with_books = f"{python} -m raypipe.demo.open"
     return [
         (
             "Ask the warehouse, which is an ordinary DuckDB file:",
@@ -223,12 +253,11 @@ def things_to_try(file: Path, folder: Path) -> list[tuple[str, str]]:
         ),
         (
             "See why each step runs the way it does:",
-            f"{raypipe} plan {pipeline}",
+            f"{with_books} {raypipe} plan {pipeline}",
         ),
         (
             "Write 500 more transactions, let the pipeline follow (kill -9 it if you like), and prove it again:",
-            f"{python} {writer} --seed 99 --transactions 500 && {raypipe} run {pipeline} --local --until idle && "
-            f"{raypipe} verify {pipeline}",
+            f"{with_books} sh -c {shlex.quote(follow)}",
         ),
     ]
 

@@ -50,9 +50,8 @@ def void_with_second_thoughts(connection: Any, invention: Invention) -> None:
 
 def new_terms(connection: Any, invention: Invention) -> None:
     """The long text itself changes."""
-    terms = "".join(invention.chance.choices("new terms ¶", k=3000))
     invoice_id = _any_invoice(connection, invention)
-    connection.run("UPDATE invoices SET terms = :terms WHERE invoice_id = :id", terms=terms, id=invoice_id)
+    connection.run("UPDATE invoices SET terms = :terms WHERE invoice_id = :id", terms=invention.terms(), id=invoice_id)
 
 
 def renumber_invoice(connection: Any, invention: Invention) -> None:

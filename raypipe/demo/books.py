@@ -149,7 +149,7 @@ def invoice(invention: Invention, number: int) -> tuple[object, ...]:
         None if chance.random() < 0.3 else invention.moment()[:10],
         f"{chance.getrandbits(128):032x}",
         None if chance.random() < 0.5 else [invention.one_of(("rush", "näh", 'say "hi"', "a,b")) for _ in range(2)],
-        None if chance.random() < 0.2 else "".join(chance.choices("terms and conditions §", k=2500)),
+        None if chance.random() < 0.2 else invention.terms(),
     )
 
 

@@ -66,6 +66,12 @@ class Invention:
         """A price, as the text of a DECIMAL(10,2)."""
         return as_price(self.chance.randrange(1, 200_000))
 
+    def terms(self) -> str:
+        """A long text, beyond what PostgreSQL keeps in a row of a table."""
+        return f"§ {self.chance.getrandbits(64):016x}\n" + "naïve terms & conditions apply; " * self.chance.randint(
+            80, 160
+        )
+
     def email(self) -> str:
         """An address nobody has yet, very likely."""
         return f"{self.chance.randrange(16**12):012x}@example.org"

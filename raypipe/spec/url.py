@@ -53,9 +53,10 @@ class Url:
     def relation(self, source: str, table: str) -> str:
         """What a table that the file writes under a source of this URL is called in SQL and in ``from``.
 
-        ``<source>.<table>``; a schema written before the table (``sales.orders``) is left out.
+        ``<source>.<table>``; a schema written before the table (``sales.orders``) is left out. Where the whole URL is a
+        secret, a dot is taken for that of a schema: SQLite's tables hardly ever have one in their name.
         """
-        return f"{source}.{table.rpartition('.')[2] if self.scheme in SCHEMA_SCHEMES else table}"
+        return f"{source}.{table.rpartition('.')[2] if self.scheme in (*SCHEMA_SCHEMES, '') else table}"
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Url does not change")

@@ -15,9 +15,9 @@ from raypipe.demo.trade import Deal
 def issue_invoice(connection: Any, invention: Invention) -> None:
     """Two tables in one transaction."""
     number = _next(connection, "invoice_ids")
-    books.insert(connection, "invoices", books.INVOICE, [books.invoice(invention, number)])
+    books.insert(connection, "invoices", books.INVOICE, books.invoice(invention, number))
     if invention.chance.random() < 0.4:
-        books.insert(connection, "reminders", "invoice_id, sent_at, body", [books.reminder(invention, number)])
+        books.insert(connection, "reminders", books.REMINDER, books.reminder(invention, number))
 
 
 def receive_payment(connection: Any, invention: Invention) -> None:
@@ -26,7 +26,7 @@ def receive_payment(connection: Any, invention: Invention) -> None:
     if invoice_id is None:
         return
     number = _next(connection, "payment_ids")
-    books.insert(connection, "payments", books.PAYMENT, [books.payment(invention, number, invoice_id)])
+    books.insert(connection, "payments", books.PAYMENT, books.payment(invention, number, invoice_id))
     connection.run("UPDATE invoices SET status = 'paid' WHERE invoice_id = :id", id=invoice_id)
 
 
@@ -69,7 +69,7 @@ def delete_invoice(connection: Any, invention: Invention) -> None:
 def send_reminder(connection: Any, invention: Invention) -> None:
     """A row of a table without a key, which others may be equal to."""
     row = books.reminder(invention, invention.chance.randrange(1, 1000))
-    books.insert(connection, "reminders", "invoice_id, sent_at, body", [row])
+    books.insert(connection, "reminders", books.REMINDER, row)
 
 
 def withdraw_reminder(connection: Any, invention: Invention) -> None:

@@ -10,6 +10,7 @@ from threading import Event
 import duckdb
 import pytest
 
+from raypipe import faults
 from raypipe.engine.status import Status
 from raypipe.local.assemble import assemble
 from raypipe.local.run import run_local
@@ -183,6 +184,20 @@ def test_a_step_whose_sql_changed_is_loaded_anew(runner: Runner, shop: Shop) -> 
     runner(shop.plan(), until="idle")
     assert verify(shop.plan()).ok
     assert len(shop.read("paid")) == 100
+
+
+@pytest.mark.parametrize("point", ["source.poll.after", "log.commit.before", "log.commit.after"])
+def test_a_failure_before_a_table_is_loaded_anew_does_not_forget_to(point: str, shop: Shop) -> None:
+    shop.fill(30)
+    local(shop.plan(), until="idle")
+    shop.write(paid="SELECT id, customer, (amount * 100)::BIGINT AS cents FROM shop.orders WHERE status = 'open'")
+    faults.arm(f"{point}=raise@1")
+    try:
+        local(shop.plan(), until="idle")
+    finally:
+        faults.arm("")
+    assert len(shop.read("paid")) == 10
+    assert verify(shop.plan()).ok
 
 
 def test_a_run_ends_when_told_and_the_next_resumes(runner: Runner, shop: Shop) -> None:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Disk
+from small_disk import Disk
 
 from raypipe.engine.status import Status
 from raypipe.errors import Unavailable

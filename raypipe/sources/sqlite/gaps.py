@@ -30,7 +30,7 @@ def require_unbroken(connection: sqlite3.Connection, instance: str, position: Po
         clock = read_clock(connection, instance)
         mark = read_mark(connection, position.seq)
     require_same(clock, instance, position)
-    if clock.pruned > position.seq:
+    if clock.pruned > position.seq or mark is None:
         raise gap(instance, PRUNED)
     if mark != position.mark:
         raise gap(instance, "it is a copy of the database that was restored and has moved on since")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from raypipe import faults
 from raypipe.engine.status import Status
+from raypipe.errors import SourceGap
 from raypipe.local.assemble import assemble
 from raypipe.local.run import run_local
 from raypipe.plan.model import Plan
@@ -197,6 +199,23 @@ def test_a_failure_before_a_table_is_loaded_anew_does_not_forget_to(point: str, 
     finally:
         faults.arm("")
     assert len(shop.read("paid")) == 10
+    assert verify(shop.plan()).ok
+
+
+def test_a_new_log_over_sinks_of_another_is_refused_with_what_to_remove(shop: Shop) -> None:
+    shop.fill(30)
+    for _ in range(3):  # the sinks' generations are ahead of any that a new log gives
+        local(shop.plan(), until="idle")
+    for name in ("log.db", "log.db-wal", "log.db-shm"):
+        (shop.folder / name).unlink(missing_ok=True)
+    for _ in range(2):
+        with pytest.raises(SourceGap, match=r"of another log than.*remove the log and what the sink holds"):
+            local(shop.plan(), until="idle")
+    for path in shop.folder.glob("log.db*"):
+        path.unlink()
+    (shop.folder / "warehouse.duckdb").unlink()
+    shutil.rmtree(shop.folder / "lake")
+    local(shop.plan(), until="idle")
     assert verify(shop.plan()).ok
 
 

@@ -32,7 +32,7 @@ _VAGUE_MEANS = {Hindrance.FULL: sqlite3.SQLITE_FULL, Hindrance.READ_ONLY: sqlite
 
 RECOVER = (
     "Stop the pipeline, keep a copy of the file with its -wal and -shm files, restore them from a backup or remove"
-    " all three, and run again: with a new log every table is loaded again and the sinks are rebuilt from it."
+    " all three and what the sinks hold, and run again: with a new log every table is loaded again."
 )
 
 

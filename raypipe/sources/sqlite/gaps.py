@@ -16,7 +16,7 @@ def gap(instance: str, why: str) -> SourceGap:
     """The error for a source that cannot go on."""
     return SourceGap(
         f"Source {instance!r} cannot go on from the log's position: {why}.",
-        remedy="Put the right file back, or run the pipeline with a new log, which loads all tables again.",
+        remedy="Put the right file back, or begin anew: remove the log and what the sinks hold, and run again.",
     )
 
 

@@ -36,7 +36,7 @@ $(READY): pyproject.toml $(LOCK)
 demo: setup ## Run the shop example on a local Ray, kill an actor half way, prove every sink right
 	$(BIN)/raypipe demo
 
-# One pytest, so that there is one closing line. Tests that start Ray or kill processes share one worker (tests/conftest.py):
+# One pytest, so that there is one closing line. Tests that start Ray share one worker (tests/conftest.py):
 # on two cores they would only slow each other down until their deadlines pass.
 test: setup ## Run the test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)

@@ -194,8 +194,7 @@ class _ReaderHandle:
         if ray.wait([self._asked], timeout=0)[0]:
             asked, self._asked = self._asked, None
             self.report = answer(asked, "A reader")
-            if self.report.position is not None:
-                self.reload = ()  # the position in the log now says what is loading
+            self.reload = self.report.reload
 
     def order(self, order: ReaderOrder) -> None:
         """Sends an order unless it was the last one sent."""

@@ -239,12 +239,28 @@ class Conductor:
     def _open(self, sink: str) -> Committed | None:
         now = time.monotonic()
         try:
-            committed = self._crew.open_sink(sink, self._log.renew(self._claim))
+            committed = self._open_as_ours(sink)
             self._coordinator.opened(sink, self._resolve(sink, committed.cut))
         except RaypipeError as error:
             self._failed(sink, error, now)
             return None
         return committed
+
+    def _open_as_ours(self, sink: str) -> Committed:
+        """Opens a sink; tells a later run of this log from one of another log, whose generations mean nothing here."""
+        try:
+            return self._crew.open_sink(sink, self._log.renew(self._claim))
+        except Fenced as error:
+            self._log.renew(self._claim)  # fenced again if there is a later run
+            raise self._of_another_log(f"Sink {sink} was claimed by a run", sink) from error
+
+    def _of_another_log(self, what: str, sink: str) -> SourceGap:
+        return SourceGap(
+            f"{what} of another log than {self._plan.log}.",
+            remedy="Put the old log file back, or remove the log and what the sink holds (its tables, and "
+            "raypipe_commits where there is one), and run again to load anew.",
+            sink=sink,
+        )
 
     def _resolve(self, sink: str, cut: Cut | None) -> Cut | None:
         """The cut a sink names, as this log knows it: a store keeps the number, the log what it means.
@@ -256,14 +272,7 @@ class Conductor:
             return None
         known = self._log.cut(cut.number)
         if known is None or (cut.log and cut.log != self._log.identity):
-            raise SourceGap(
-                f"Sink {sink} holds cut {cut.number} of another log than {self._plan.log}.",
-                remedy=(
-                    "Put the old log file back, or remove the sink's tables and the log, and run again to load anew."
-                ),
-                sink=sink,
-                cut=cut.number,
-            )
+            raise self._of_another_log(f"Sink {sink} holds cut {cut.number}", sink)
         return known
 
     def _carry(self, order: RunEpoch) -> None:

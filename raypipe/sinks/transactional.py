@@ -154,7 +154,7 @@ class TransactionalSink:
     def contents(self) -> Iterator[SinkContents]:
         """Reads the store in one transaction."""
         with self._store.snapshot() as snapshot:
-            yield _Contents(self.tables, snapshot)
+            yield _Contents(self.tables, snapshot, self._shard)
 
     def close(self) -> None:
         """Disconnects."""
@@ -309,11 +309,12 @@ class TransactionalSink:
 
 
 class _Contents:
-    """See ``contracts.SinkContents``."""
+    """See ``contracts.SinkContents`` and ``contracts.HoldsAShare``."""
 
-    def __init__(self, tables: tuple[SinkTable, ...], snapshot: Snapshot) -> None:
+    def __init__(self, tables: tuple[SinkTable, ...], snapshot: Snapshot, shard: Shard) -> None:
         self._tables = {table.name: table for table in tables}
         self._snapshot = snapshot
+        self._shard = shard
         self.committed = snapshot.ledger.committed(tables)
 
     def rows(self, table: str) -> Iterator[pa.RecordBatch]:
@@ -328,6 +329,10 @@ class _Contents:
                 yield from fit(pa.Table.from_batches([rows]), wanted).to_batches()
             except pa.ArrowInvalid:
                 raise SchemaMismatch(f"Table {table} holds values that its columns in the plan cannot.") from None
+
+    def strays(self, table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows that another shard should hold."""
+        return self._shard.strays(rows, self._tables[table].schema.key)
 
 
 def _arrow(table: SinkTable, schema: TableSchema | None = None) -> pa.Schema:

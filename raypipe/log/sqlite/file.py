@@ -70,8 +70,8 @@ class LogFile:
             # SQLite would replay the lost log's WAL into the new one.
             raise Unavailable(
                 f"Log {path} is missing, but its write-ahead file {wal.name} is still there.",
-                remedy=f"Put {path.name} back; or remove {wal.name} and {path.name}-shm as well to begin a new log:"
-                " then every table is loaded again.",
+                remedy=f"Put {path.name} back; or remove {wal.name} and {path.name}-shm as well and what the"
+                " sinks hold, to begin anew: then every table is loaded again.",
                 log=str(path),
             )
         if not _exists(path):
@@ -248,6 +248,6 @@ def _removed(log: Path, missing: Path) -> Unavailable:
     return Unavailable(
         f"Log {log} is in use, but {missing.name} was removed or replaced by another file.",
         remedy="Nothing more is taken from the sources. Stop the pipeline and put the log's files back where they were;"
-        " or, if they are lost, remove what is left of them and run again: with a new log every table is loaded again.",
+        " or, if they are lost, remove what is left of them and what the sinks hold, and run again to load anew.",
         log=str(log),
     )

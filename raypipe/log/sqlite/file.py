@@ -11,7 +11,11 @@ from typing import Any
 
 from raypipe.errors import Corrupt, InvariantBroken, OutcomeUnknown, RaypipeError, Unavailable
 from raypipe.log.sqlite import layout
+from raypipe.log.sqlite.checkpoints import Checkpoints
 from raypipe.log.sqlite.failures import damaged, explain, explained, unanswered
+
+# What a commit puts into the WAL however little it writes: a page of each table.
+_COMMIT_BYTES = 8 * layout.PAGE_BYTES
 
 
 class LogFile:
@@ -27,6 +31,7 @@ class LogFile:
         before = _inode(path)
         with explained(path):
             self._connection: sqlite3.Connection | None = layout.connect(path)
+        self._checkpoints = Checkpoints(self._connect_again)
         try:
             with explained(path):
                 self.identity = self._identify()
@@ -111,6 +116,7 @@ class LogFile:
         """Releases the connection; idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._checkpoints.close()
             with suppress(sqlite3.Error):
                 connection.close()
 
@@ -163,13 +169,22 @@ class LogFile:
             if _inode(path) != inode:
                 raise _removed(self.path, path)
 
-    def begin(self) -> None:
-        """Opens a write transaction; waits for other writers."""
+    def begin(self, *, durable: bool = True) -> None:
+        """Opens a write transaction; waits for other writers.
+
+        Args:
+            durable: Its commit waits until it would survive a power cut. One that does not wait becomes durable with
+                the next that does, and is never durable in part or out of order.
+        """
         self.watch()
+        self.run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         self.run("BEGIN IMMEDIATE")
 
-    def commit(self) -> None:
-        """Makes the write transaction durable.
+    def commit(self, size: int = 0) -> None:
+        """Ends the write transaction; durably, unless it was begun otherwise.
+
+        Args:
+            size: About how many bytes it wrote besides the pages that every commit touches.
 
         Raises:
             Unavailable: nothing was written.
@@ -185,6 +200,17 @@ class LogFile:
             self.watch()
         except RaypipeError as error:
             raise OutcomeUnknown(error.message, remedy=error.remedy, log=str(self.path)) from error
+        self._checkpoints.committed(size + _COMMIT_BYTES)
+
+    def _connect_again(self) -> sqlite3.Connection:
+        """For another thread."""
+        connection = layout.connect(self.path)
+        try:
+            self.watch()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _commit(self) -> None:
         if self._connection is None:
@@ -202,9 +228,9 @@ class LogFile:
                 self._connection.execute("ROLLBACK")
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """A write transaction around the block; an error within forgets it."""
-        self.begin()
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """A write transaction around the block, see ``begin``; an error within forgets it."""
+        self.begin(durable=durable)
         try:
             yield
         except BaseException:

@@ -14,9 +14,6 @@ from raypipe.log.sqlite import layout
 from raypipe.log.sqlite.checkpoints import Checkpoints
 from raypipe.log.sqlite.failures import damaged, explain, explained, unanswered
 
-# What a commit puts into the WAL however little it writes: a page of each table.
-_COMMIT_BYTES = 8 * layout.PAGE_BYTES
-
 
 class LogFile:
     """A connection to a log; not shared between threads at one time.
@@ -31,7 +28,7 @@ class LogFile:
         before = _inode(path)
         with explained(path):
             self._connection: sqlite3.Connection | None = layout.connect(path)
-        self._checkpoints = Checkpoints(self._connect_again)
+        self._checkpoints = Checkpoints(_beside(path, "-wal"), self._connect_again)
         try:
             with explained(path):
                 self.identity = self._identify()
@@ -184,7 +181,7 @@ class LogFile:
         """Ends the write transaction; durably, unless it was begun otherwise.
 
         Args:
-            size: About how many bytes it wrote besides the pages that every commit touches.
+            size: Bytes of payloads that it wrote.
 
         Raises:
             Unavailable: nothing was written.
@@ -200,7 +197,7 @@ class LogFile:
             self.watch()
         except RaypipeError as error:
             raise OutcomeUnknown(error.message, remedy=error.remedy, log=str(self.path)) from error
-        self._checkpoints.committed(size + _COMMIT_BYTES)
+        self._checkpoints.committed(size)
 
     def _connect_again(self) -> sqlite3.Connection:
         """For another thread."""

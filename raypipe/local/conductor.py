@@ -35,6 +35,8 @@ Observer = Callable[[Status], None]
 
 # How often an idle conductor looks for a new cut. It bounds what waiting adds to freshness; a look is 30 microseconds.
 LOOK_S = 0.003
+# Once nothing has come for a while it looks less often: the first change after a pause may wait this much longer.
+QUIET_AFTER_S, QUIET_LOOK_S = 1.0, 0.015
 # The log is trimmed at most this often: deleting is a write transaction that the readers wait for.
 TRIM_S = 1.0
 # A bounded run (until idle, or for a time) gives up on a store that has failed for so long; an endless run never does.
@@ -70,7 +72,7 @@ class Conductor:
         self._claim = Claim(pipeline=plan.pipeline, run=0, generation=0)
         self._state = "starting"
         self._error = ""
-        self._began = time.monotonic()
+        self._began = self._busy_at = time.monotonic()
         self._told_at = 0.0
         self._trimmed_at = 0.0
         self._epochs = 0
@@ -95,8 +97,7 @@ class Conductor:
             self._loop()
             self._state = "stopping"
         except Fenced as error:
-            fenced = self._fenced(error)
-            self._state, self._error = "failed", str(fenced)
+            self._state, self._error = "failed", str(fenced := self._fenced(error))
             raise fenced from error
         except RaypipeError as error:
             self._state, self._error = "failed", str(error)
@@ -180,12 +181,13 @@ class Conductor:
         fresh = self._last_cut is not None and self._last_cut.number > behind
         decision = self._coordinator.decide(self._log.cuts(after=behind) if fresh else [], now)
         if isinstance(decision, RunEpoch):
+            self._busy_at = now
             self._carry(decision)
         elif isinstance(decision, OpenSink):
             self._open(decision.sink)
         else:
             self._crew.rest()
-            self._stop.wait(LOOK_S)
+            self._stop.wait(LOOK_S if now - self._busy_at < QUIET_AFTER_S else QUIET_LOOK_S)
         return False
 
     def _give_up_s(self) -> float | None:
@@ -230,9 +232,8 @@ class Conductor:
             raise Fenced("Its status says so.")
 
     def _trim(self) -> None:
-        oldest = self._coordinator.forgettable()
-        if faults.armed("mutant.retain_early"):
-            oldest = self._log.last_cut()
+        early = faults.armed("mutant.retain_early")
+        oldest = self._log.last_cut() if early else self._coordinator.forgettable()
         if oldest is not None:
             self._log.retain(oldest)
 

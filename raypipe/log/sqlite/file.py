@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,11 @@ from typing import Any
 from raypipe.errors import Corrupt, InvariantBroken, OutcomeUnknown, RaypipeError, Unavailable
 from raypipe.log.sqlite import layout
 from raypipe.log.sqlite.checkpoints import Checkpoints
-from raypipe.log.sqlite.failures import damaged, explain, explained, unanswered
+from raypipe.log.sqlite.failures import damaged, explain, explained, is_busy, unanswered
+
+# Who waits for the write lock looks this often. SQLite itself sleeps for up to 0.1 s between two looks, and so misses
+# the moments between the commits of a busy writer: a status note took 0.2 s beside one.
+_LOOK_S = 0.001
 
 
 class LogFile:
@@ -175,7 +180,23 @@ class LogFile:
         """
         self.watch()
         self.run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        self.run("BEGIN IMMEDIATE")
+        deadline = time.monotonic() + layout.BUSY_TIMEOUT_S
+        self.run("PRAGMA busy_timeout = 0")
+        try:
+            while not self._locked(time.monotonic() >= deadline):
+                time.sleep(_LOOK_S)
+        finally:
+            self.run(f"PRAGMA busy_timeout = {int(1000 * layout.BUSY_TIMEOUT_S)}")
+
+    def _locked(self, at_last: bool) -> bool:
+        """Tries to take the write lock; False if another writer has it, an error if that was the last try."""
+        try:
+            self.run("BEGIN IMMEDIATE")
+        except Unavailable as error:
+            if at_last or not isinstance(error.__cause__, sqlite3.Error) or not is_busy(error.__cause__):
+                raise
+            return False
+        return True
 
     def commit(self, size: int = 0) -> None:
         """Ends the write transaction; durably, unless it was begun otherwise.

@@ -36,6 +36,11 @@ RECOVER = (
 )
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection has the lock."""
+    return getattr(error, "sqlite_errorcode", 0) & _BASE == sqlite3.SQLITE_BUSY
+
+
 def explain(path: Path, error: sqlite3.Error) -> RaypipeError:
     """The error a user should see instead of SQLite's."""
     code = getattr(error, "sqlite_errorcode", None)

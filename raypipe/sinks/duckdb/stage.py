@@ -1,8 +1,9 @@
 """Keeps an epoch's changes of one keyed table on disk until the epoch ends, and then hands out each key once.
 
 A row that is written and deleted again in one DuckDB transaction is expensive: DuckDB writes a row group to its file
-early only if nothing in it was deleted, and keeps eight bytes for each deleted row that it cannot spill. An epoch of
-10 M random updates so took more than 96 MB of memory that no limit bounds. So a key is written once in a transaction.
+early only if nothing in it was deleted, and keeps eight bytes for each deleted row that it cannot spill: inserts
+and random updates of 10 M rows failed for want of memory under a limit of 96 MB. So a key is written once in a
+transaction.
 """
 
 from __future__ import annotations

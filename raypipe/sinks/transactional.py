@@ -276,12 +276,8 @@ class TransactionalSink:
     def _apply_keyed(self, table: str, batch: ChangeBatch, columns: pa.Schema) -> None:
         net = net_keyed(batch)
         self._truncate(table, net.truncated, batch.schema)
-        identity = identity_columns(batch.schema)
-        stale = pa.concat_tables([net.deletes, net.upserts.select(identity)])
-        if stale.num_rows:
-            self._store.delete_matching(table, fit(stale, _some(columns, identity)))
-        if net.upserts.num_rows:
-            self._store.insert(table, fit(net.upserts, columns))
+        identity = _some(columns, identity_columns(batch.schema))
+        self._store.replace(table, fit(net.upserts, columns), fit(net.deletes, identity))
 
     def _apply_multiset(self, table: str, batch: ChangeBatch, columns: pa.Schema) -> None:
         net = net_multiset(batch)

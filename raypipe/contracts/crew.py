@@ -40,6 +40,7 @@ class ReaderReport:
         error: Last error, empty when it works.
         fatal: An error no retry can mend; the run must end.
         seconds: By stage.
+        reload: Tables to load again whose load is not in the log yet: a reader that takes over must be told.
     """
 
     state: str = "starting"
@@ -54,6 +55,7 @@ class ReaderReport:
     error: str = ""
     fatal: RaypipeError | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    reload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

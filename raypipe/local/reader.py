@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
-from raypipe.contracts import Log, ReaderOrder, ReaderReport, Source
+from raypipe.contracts import Log, Piece, ReaderOrder, ReaderReport, Source
 from raypipe.engine.backoff import Backoff
 from raypipe.engine.pump import Pump
 from raypipe.errors import Directive, InvariantBroken, RaypipeError
-from raypipe.model import Claim
+from raypipe.model import OP, Claim, Op
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Reader:
         self._poll_bytes = poll_bytes
         self._log_bytes = log_bytes
         self._order = ReaderOrder()
-        self._report = ReaderReport()
+        self._report = ReaderReport(reload=self._reload)
         self._rows_before = 0
         self._parked_before = 0
         self._seconds_before: dict[str, float] = {}
@@ -111,7 +111,6 @@ class Reader:
             source = self._open_source()
             pump = Pump(source, log, self._prefix, self._claim, self._poll_bytes)
             pump.open(self._reload)
-            self._reload = ()
             self._pump(pump, source, log)
         finally:
             for each in (source, log):
@@ -136,6 +135,9 @@ class Reader:
             if piece is not None:
                 self._rows_before += figures.rows
                 self._parked_before += figures.parked
+                if self._reload:
+                    begun = _loads_begun(piece)
+                    self._reload = tuple(table for table in self._reload if table not in begun)
                 for stage, seconds in figures.seconds.items():
                     self._seconds_before[stage] = self._seconds_before.get(stage, 0.0) + seconds
                 figures.rows = figures.parked = 0
@@ -151,6 +153,7 @@ class Reader:
                     parked=self._parked_before,
                     rows=self._rows_before,
                     seconds=dict(self._seconds_before),
+                    reload=self._reload,
                     error="",
                     failing_s=0.0,
                 )
@@ -160,3 +163,10 @@ class Reader:
 
     def _tell(self, **news: object) -> None:
         self._report = replace(self._report, **news)  # type: ignore[arg-type]
+
+
+def _loads_begun(piece: Piece) -> set[str]:
+    """Tables whose load begins in a piece. Only once that is in the log does the position there tell of it."""
+    return {
+        str(batch.schema.table) for batch in piece.batches if (batch.rows.column(OP).to_numpy() == Op.TRUNCATE).any()
+    }

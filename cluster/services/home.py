@@ -130,10 +130,11 @@ def open_home(folder: Path | None = None) -> Home:
     """
     account = ordinary_account()
     chosen = (folder or Path(os.environ.get(FOLDER) or ROOT / "var" / "services")).absolute()
+    if chosen.is_symlink() and not chosen.exists():
+        chosen.unlink()  # somebody has cleaned up where it led
     chosen.mkdir(parents=True, exist_ok=True)
-    if not account.can_enter(chosen):
-        chosen = _outside(chosen)
-    return Home(chosen.resolve(), account)
+    folder = chosen.resolve()
+    return Home(folder if account.can_enter(folder) else _outside(chosen), account)
 
 
 def _outside(chosen: Path) -> Path:
@@ -146,4 +147,4 @@ def _outside(chosen: Path) -> Path:
         raise ServiceError(f"{outside} belongs to somebody else: name another folder in {FOLDER}.")
     chosen.rmdir()
     chosen.symlink_to(outside)
-    return outside
+    return outside.resolve()

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from servers import missing_skips
 
+from cluster.services.account import Account
 from cluster.services.home import FOLDER, ROOT, open_home
 from cluster.services.process import lives
-from cluster.services.servers import shared_postgres
+from cluster.services.servers import private_postgres, shared_postgres
 
 
 @pytest.fixture
@@ -108,3 +110,11 @@ def test_a_checkout_that_only_root_can_enter_keeps_its_servers_outside(short_pat
         home.folder.rmdir()
     assert open_home(chosen) == home  # made again where the link leads
     home.folder.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts servers as somebody else")
+def test_programs_that_only_root_can_reach_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Account, "can_enter", lambda account, path: path.is_relative_to(folder))
+    with missing_skips(), private_postgres(open_home(folder), 18) as server:
+        assert server.programs.bin.is_relative_to(folder)
+        assert server.pid is not None

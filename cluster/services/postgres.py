@@ -16,6 +16,7 @@ from cluster.services.certificates import Certificates
 from cluster.services.process import ServerProcess, ServiceError, run_to_end
 
 MAJORS = (15, 16, 18)
+DEBIANS = 15  # the others come with the wheel
 SUPERUSER = "raypipe"
 
 # A role that may log in with the client certificate and without a password, once a test has created it.

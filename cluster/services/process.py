@@ -18,6 +18,9 @@ from cluster.services.account import Account
 # How often a condition is looked at while waiting for it.
 LOOK_EVERY_S = 0.02
 
+# Holds a server's process number, in the server's folder.
+PID_FILE = "server.pid"
+
 # What a server inherits from us. Not more: a server outlives who started it, and must behave the same for everybody.
 INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH")
 
@@ -136,7 +139,7 @@ class ServerProcess:
 
     @property
     def _pid_file(self) -> Path:
-        return self.folder / "server.pid"
+        return self.folder / PID_FILE
 
     def _signal_all(self, which: signal.Signals) -> None:
         process = self._process()
@@ -150,7 +153,7 @@ class ServerProcess:
         """The running server; None if it ended, or if its number belongs to another process by now."""
         try:
             process = psutil.Process(int(self._pid_file.read_text()))
-            ours = _lives(process) and f"{self.folder}/" in " ".join(process.cmdline())
+            ours = lives(process) and f"{self.folder}/" in " ".join(process.cmdline())
         except (OSError, ValueError, psutil.Error):
             return None
         return process if ours else None
@@ -164,12 +167,13 @@ class ServerProcess:
     def _await(self, processes: Sequence[psutil.Process], within_s: float) -> None:
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
-            if not any(_lives(process) for process in processes):
+            if not any(lives(process) for process in processes):
                 return
             time.sleep(LOOK_EVERY_S)
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs; a zombie, which only waits for its parent to notice, does not."""
     child = _children.get(process.pid)
     if child is not None and child.poll() is not None:
         del _children[process.pid]

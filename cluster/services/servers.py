@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from cluster.services.home import Home
 from cluster.services.kafka import KafkaCluster
 from cluster.services.kafka.broker import Ports
+from cluster.services.kafka.programs import QUICK_TO_START
 from cluster.services.ports import claimed_ports
 from cluster.services.postgres import MAJORS, THROWAWAY, PostgresServer
+from cluster.services.private import private_folder
 
 # 54 and the major version; Kafka's usual port and its neighbours.
 POSTGRES_PORTS = {15: 5415, 16: 5416, 18: 5418}
@@ -24,6 +23,9 @@ NAMES = (*POSTGRES_NAMES, KAFKA)
 
 # A slot that nobody reads keeps the server's log from being recycled; past this it is lost, and the disk is not full.
 SHARED_SETTINGS = {"max_wal_size": "4GB", "max_slot_wal_keep_size": "16GB", "max_connections": "200"}
+
+# A broker that was killed is missed after this time, and not before is its successor let in: 9 s by default.
+SOON_MISSED = {"broker.session.timeout.ms": "4000", "broker.heartbeat.interval.ms": "500"}
 
 Server = PostgresServer | KafkaCluster
 
@@ -75,7 +77,7 @@ def private_postgres(home: Home, major: int, settings: Mapping[str, str] | None 
 
     It is quick rather than durable (`THROWAWAY`) unless ``settings`` say otherwise. Raises `NotInstalled`.
     """
-    with _folder(home, f"raypipe-postgres{major}-") as folder, claimed_ports(1) as ports:
+    with private_folder(home.account, f"postgres{major}") as folder, claimed_ports(1) as ports:
         server = PostgresServer(
             programs=home.postgres(major),
             folder=folder,
@@ -93,12 +95,17 @@ def private_postgres(home: Home, major: int, settings: Mapping[str, str] | None 
 
 
 @contextmanager
-def private_kafka(home: Home, brokers: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[KafkaCluster]:
+def private_kafka(
+    home: Home,
+    brokers: int = 1,
+    settings: Mapping[str, str] | None = None,
+    java_options: Sequence[str] = QUICK_TO_START,
+) -> Iterator[KafkaCluster]:
     """A cluster of one's own on free ports, started in a temporary folder and removed at the end.
 
-    Raises `NotInstalled`.
+    It is quick to start rather than quick at work; ``java_options=()`` for measurements. Raises `NotInstalled`.
     """
-    with _folder(home, "raypipe-kafka-") as folder, claimed_ports(len(KAFKA_PORTS) * brokers) as claimed:
+    with private_folder(home.account, "kafka") as folder, claimed_ports(len(KAFKA_PORTS) * brokers) as claimed:
         numbers = iter(claimed)
         ports = [Ports(**{purpose: next(numbers) for purpose in KAFKA_PORTS}) for _ in range(brokers)]
         servers = KafkaCluster(
@@ -108,20 +115,11 @@ def private_kafka(home: Home, brokers: int = 1, settings: Mapping[str, str] | No
             password=home.password,
             account=home.account,
             certificates=home.certificates,
-            settings=settings,
+            java_options=java_options,
+            settings={**SOON_MISSED, **(settings or {})},
         )
         try:
             servers.start()
             yield servers
         finally:
             servers.kill()
-
-
-@contextmanager
-def _folder(home: Home, prefix: str) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
-    try:
-        home.account.own(folder)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class KafkaBroker:
         account: Account,
         certificates: Certificates,
         heap_mb: int,
+        java_options: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.node = node
@@ -78,6 +79,7 @@ class KafkaBroker:
         self._account = account
         self._certificates = certificates
         self._heap_mb = heap_mb
+        self._java_options = java_options
         name = f"Kafka broker {node} in {folder}"
         self._process = ServerProcess(name=name, folder=folder, log=self.log, account=account)
 
@@ -109,7 +111,9 @@ class KafkaBroker:
         self._account.own(self.folder)
         if not (self.folder / "data" / "meta.properties").exists():
             self._format()
-        self._process.spawn(self._programs.command("kafka.Kafka", self._properties, heap_mb=self._heap_mb))
+        self._process.spawn(
+            self._programs.command("kafka.Kafka", self._properties, heap_mb=self._heap_mb, options=self._java_options)
+        )
 
     def await_ready(self) -> None:
         """Waits until a broker that was launched serves: it is registered with the controllers and not fenced."""
@@ -165,13 +169,8 @@ class KafkaBroker:
         properties = {
             **_identity(self.node, self.ports, self._membership),
             **_security(keystore, truststore),
-            **_replication(nodes),
-            **_small_machine(),
+            **cluster_settings(nodes),
             "log.dirs": str(self.folder / "data"),
-            # A topic that nobody made on purpose has none of the settings that the log depends on.
-            "auto.create.topics.enable": "false",
-            "group.initial.rebalance.delay.ms": "0",
-            "message.max.bytes": str(10 << 20),
             **self.settings,
         }
         text = "# Written at every start; changes here are lost.\n"
@@ -212,8 +211,13 @@ def _security(keystore: Path, truststore: Path) -> dict[str, str]:
     }
 
 
-def _replication(nodes: int) -> dict[str, str]:
-    """Everything on up to three nodes, written by two of them where there are three."""
+def cluster_settings(nodes: int) -> dict[str, str]:
+    """What does not depend on where a broker lives: the same for one that Docker runs.
+
+    Every partition is on up to three nodes, and written by two of them where there are three. The rest is less than
+    the defaults, which are for a server that does nothing else: 50 partitions of each internal topic, three threads
+    for each listener, and a cleaner's buffer of 128 MB, half the heap of a small broker.
+    """
     copies, written = str(min(nodes, 3)), str(min(nodes, 2))
     return {
         "default.replication.factor": copies,
@@ -223,19 +227,13 @@ def _replication(nodes: int) -> dict[str, str]:
         "transaction.state.log.min.isr": written,
         "share.coordinator.state.topic.replication.factor": copies,
         "share.coordinator.state.topic.min.isr": written,
-    }
-
-
-def _small_machine() -> dict[str, str]:
-    """Less than the defaults, which are for a server that does nothing else.
-
-    They are 50 partitions of each internal topic, three threads for each listener, and a cleaner's buffer of 128 MB,
-    half the heap of a small broker.
-    """
-    return {
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.num.partitions": "4",
         "share.coordinator.state.topic.num.partitions": "1",
         "num.network.threads": "2",
         "log.cleaner.dedupe.buffer.size": str(16 << 20),
+        "group.initial.rebalance.delay.ms": "0",
+        "message.max.bytes": str(10 << 20),
+        # A topic that nobody made on purpose has none of the settings that the log depends on.
+        "auto.create.topics.enable": "false",
     }

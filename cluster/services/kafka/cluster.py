@@ -39,6 +39,7 @@ class KafkaCluster:
         password: str,
         account: Account,
         certificates: Certificates,
+        java_options: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.programs = programs
@@ -61,6 +62,7 @@ class KafkaCluster:
                 account=account,
                 certificates=certificates,
                 heap_mb=HEAP_ALONE_MB if len(ports) == 1 else HEAP_OF_MANY_MB,
+                java_options=java_options,
                 settings=settings,
             )
             for node, one in enumerate(ports, start=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,10 +16,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from servers import missing_skips
 
-from cluster.services.home import Home
+from cluster.services.home import ROOT, Home
 from cluster.services.kafka import KafkaBroker
 from cluster.services.postgres import MAJORS, SUPERUSER, PostgresServer
-from cluster.services.process import ServiceError
+from cluster.services.process import ServiceError, lives
 from cluster.services.servers import private_kafka, private_postgres
 
 
@@ -116,6 +118,26 @@ def test_a_server_is_not_taken_for_another_process_that_has_its_number(services_
         assert asked(server, "SELECT 1") == [[1]]
 
 
+def test_servers_whose_owner_was_killed_are_ended_by_the_next_who_starts_one(services_home: Home) -> None:
+    with missing_skips():
+        services_home.postgres(18)
+    code = (
+        "import os, signal\n"
+        "from cluster.services.home import open_home\n"
+        "from cluster.services.servers import private_postgres\n"
+        "with private_postgres(open_home(), 18) as server:\n"
+        "    print(server.pid, server.folder, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    orphan = psutil.Process(int(told[0]))
+    assert lives(orphan)
+    with private_postgres(services_home, 18) as server:
+        assert server.pid is not None
+        assert not lives(orphan)
+        assert not Path(told[1]).exists()
+
+
 @pytest.mark.parametrize("end", [KafkaBroker.kill, KafkaBroker.stop])
 @pytest.mark.timeout(300)
 def test_a_broker_that_was_ended_comes_back_with_what_was_committed(
@@ -169,14 +191,6 @@ def read(bootstrap: str) -> bytes | None:
 def leader_of(bootstrap: str) -> int:
     administrator = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     return int(administrator.list_topics("kept", timeout=30).topics["kept"].partitions[0].leader)
-
-
-def lives(process: psutil.Process) -> bool:
-    """A zombie does not: it only waits for whoever inherited it to notice."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def await_condition(holds: Callable[[], bool], within_s: float = 60) -> None:

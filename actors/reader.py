@@ -24,7 +24,7 @@ class ReaderActor:
         tables = [schema.table.table for schema in chosen.tables]
         self._reader = Reader(
             open_source=partial(open_source, instance, chosen.url, tables),
-            open_log=partial(open_existing_log, plan.log),
+            open_log=partial(open_existing_log, plan.log, pipeline=plan.pipeline),
             prefix=plan.pipeline,
             claim=claim,
             reload=reload,

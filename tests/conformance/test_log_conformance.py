@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -467,7 +466,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
     partitions = 3 if "3" in request.param else 1
     url = f"sqlite:///{tmp_path}/log.db"
     if kind == "kafka":
-        url = f"kafka://{os.environ['RAYPIPE_TEST_KAFKA']}?partitions={partitions}"
+        url = f"kafka://{request.getfixturevalue('kafka').bootstrap}?partitions={partitions}"
 
     def one_more() -> Log:
         log = MemoryLog(store) if kind == "memory" else open_log(url, pipeline=name)

@@ -15,8 +15,8 @@ library_logger = logging.getLogger("raypipe.log.kafka.library")
 library_logger.addHandler(logging.NullHandler())
 library_logger.propagate = False
 
-# Longest wait for an answer of a broker, a coordinator that moves included; a broker that is lost takes up to 10 s to be
-# replaced.
+# Longest wait for an answer of a broker, a coordinator that moves included; a broker that is lost takes up to 10 s to
+# be replaced.
 ANSWER_S = 30.0
 
 # A message must fit, and a single large value makes a single large message.
@@ -31,9 +31,9 @@ CONSUMER_BYTES = 24 << 20
 # What one fetch brings of one partition.
 FETCH_BYTES = 4 << 20
 
-# How long a broker holds the answer to a fetch that finds nothing. A consumer that follows a topic hears of a new record
-# at once all the same and costs nothing while idle; a consumer that jumps about must have its last fetch answered before
-# it can ask for another place.
+# How long a broker holds the answer to a fetch that finds nothing. A consumer that follows a topic hears of a new
+# record at once all the same and costs nothing while idle; a consumer that jumps about must have its last fetch
+# answered before it can ask for another place.
 FOLLOW_WAIT_MS = 500
 JUMP_WAIT_MS = 2
 

@@ -49,7 +49,7 @@ class Query:
             try:
                 bounds = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
                 if bounds is not None:
-                    return bounds
+                    return int(bounds[0]), int(bounds[1])
             except KafkaException as error:
                 inner = error_of(error)
                 patience_s = _KNOWN_EVERYWHERE_S if inner.code() in MISSING else ANSWER_S if passing(inner) else 0.0

@@ -1,4 +1,4 @@
-"""Reads batches back: slices of an epoch, partitions merged in the order of appends, checked against gaps and damage."""
+"""Reads batches back: slices of an epoch, partitions merged in the order of appends, checked for gaps and damage."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def _known(place: str, history: History, held: Cut) -> Fold:
     state = history.state_at(held.number) if held.log == history.now.log else None
     if state is None or state.cut() != held:
         raise SourceGap(
-            f"Log {place} does not know cut {held.number}: it was forgotten, or made by another log or by another copy of"
-            " this one.",
+            f"Log {place} does not know cut {held.number}: it was forgotten, or made by another log or by another copy"
+            " of this one.",
             remedy="Restore the log that goes with the sinks, or reload the tables of the sinks that hold this cut.",
             cut=held.number,
             log=place,
@@ -233,8 +233,8 @@ class Reading:
             f"Topic {one.name} of log {self._clients.place} holds a message that raypipe did not write (partition"
             f" {one.partition}, offset {message.offset()}).",
             remedy=(
-                "Find who writes to the topic and forbid it: only raypipe may. Then delete the pipeline's topics and run"
-                " again, which loads every table anew."
+                "Find who writes to the topic and forbid it: only raypipe may. Then delete the pipeline's topics and"
+                " run again, which loads every table anew."
             ),
             topic=one.name,
             offset=message.offset(),

@@ -139,7 +139,7 @@ class Topics:
             if there is None or there.id != made.id:
                 what = "is gone" if there is None else "was deleted and made anew"
                 raise SourceGap(
-                    f"Topic {name} of log {self._clients.place} {what}: changes that sinks may still need went with it.",
+                    f"Topic {name} of log {self._clients.place} {what}: changes that sinks may need went with it.",
                     remedy=f"Forbid others to delete topics of this pipeline. {RECOVER}",
                     topic=name,
                 )

@@ -18,7 +18,7 @@ from raypipe.log.kafka.clients import ANSWER_S, MESSAGE_BYTES
 from raypipe.log.kafka.failures import gap
 from raypipe.log.kafka.messages import HEADER, Header
 from raypipe.log.kafka.names import ControlTopics, kafka_topic, partition_key
-from raypipe.log.kafka.records import CutRecord, End, Mark, TopicEntry
+from raypipe.log.kafka.records import CutRecord, End, Mark
 from raypipe.log.kafka.spread import Share, spread
 from raypipe.log.kafka.writer import Writer
 from raypipe.model import OP, ChangeBatch, Cut, Op

@@ -60,7 +60,7 @@ class Writer:
         self._producer: Producer | None = take(clients, transactional_id)
         try:
             fence.check(instance, claim)
-            # The transaction of whoever wrote before has ended one way or the other, so this is all there will be of it.
+            # The transaction of whoever wrote before has ended one way or the other: this is all there will be of it.
             history = follower.sync()
             self.identity = history.now.log
             self.entries: dict[str, TopicEntry] = {}
@@ -86,7 +86,7 @@ class Writer:
             KafkaException: the producer can write nothing more, for instance because it was fenced.
         """
         try:
-            return self.producer.flush(timeout_s)
+            return int(self.producer.flush(timeout_s))
         except SystemError:
             # The library raises a fatal error out of whatever call serves its callbacks, and loses it if another
             # callback follows. It is told again by the next call that concerns the transaction.

@@ -21,7 +21,7 @@ from raypipe.log.kafka.query import Query
 from raypipe.log.kafka.topics import Topics
 from raypipe.log.kafka.transaction import KafkaLogTransaction
 from raypipe.log.kafka.writer import Writer
-from raypipe.model import Claim, Cut
+from raypipe.model import Claim, Cut, TableName
 
 
 class KafkaLog:
@@ -99,6 +99,19 @@ class KafkaLog:
         """
         clients = Clients(parse_address(url), pipeline)
         return Topics(clients, ControlTopics(pipeline), Query(clients)).identity() is not None
+
+    @classmethod
+    def require(cls, url: str, pipeline: str, tables: Collection[TableName]) -> None:
+        """Makes sure, without changing anything, that the brokers answer and would take the pipeline's topics.
+
+        Raises:
+            RaypipeError: the URL is wrong, or names tables that are not the pipeline's.
+            Unavailable: the brokers do not answer or refuse.
+        """
+        address = parse_address(url)
+        address.require_tables(tables)
+        clients = Clients(address, pipeline)
+        Topics(clients, ControlTopics(pipeline), Query(clients)).rehearse()
 
     def claim(self, pipeline: str) -> Claim:
         """Begins a run: fences every older run of the pipeline, durably, and returns the right to write.

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ ResultT = TypeVar("ResultT")
 
 # A topic is asked for again after this until it has leaders.
 _AGAIN_S = 0.02
+# A check of the pipeline file waits this long for the brokers.
+_REHEARSAL_S = 8.0
 
 # Nothing is deleted but by raypipe.
 _KEPT = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(MESSAGE_BYTES)}
@@ -103,6 +106,25 @@ class Topics:
                 f"Log {self._clients.place} does not show the topics that were just made.", remedy="Try again."
             )
         return found
+
+    def rehearse(self) -> None:
+        """Asks the brokers whether they would make the pipeline's topics, and makes none.
+
+        Raises:
+            RaypipeError: they would not.
+            Unavailable: no answer within seconds.
+        """
+        try:
+            there = self._admin.list_topics(timeout=_REHEARSAL_S).topics
+        except KafkaException as error:
+            raise self._explained(error_of(error), self._names.cuts) from error
+        if self._names.cuts in there:
+            return
+        wanted = [self._new(self._names.cuts, 1, _APPENDED)]
+        futures = self._admin.create_topics(wanted, request_timeout=_REHEARSAL_S, validate_only=True)
+        for name, future in futures.items():
+            with suppress(_TopicExists):
+                self._result(future, name)
 
     def make_table(self, topic: str, identity: str) -> TopicEntry:
         """Makes the topic of a table that this log has never written to.
@@ -183,16 +205,7 @@ class Topics:
         self._made = None
 
     def _create(self, topics: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
-        replication = self._clients.address.replication_factor
-        new = [
-            NewTopic(
-                name,
-                num_partitions=partitions,
-                replication_factor=-1 if replication is None else replication,
-                config=dict(config),
-            )
-            for name, (partitions, config) in topics.items()
-        ]
+        new = [self._new(name, partitions, config) for name, (partitions, config) in topics.items()]
         futures = self._admin.create_topics(new, request_timeout=ANSWER_S, operation_timeout=ANSWER_S)
         for name, future in futures.items():
             try:
@@ -211,6 +224,15 @@ class Topics:
                     remedy="Check that enough brokers run for their replication factor.",
                 )
             time.sleep(_AGAIN_S)
+
+    def _new(self, name: str, partitions: int, config: Mapping[str, str]) -> NewTopic:
+        replication = self._clients.address.replication_factor
+        return NewTopic(
+            name,
+            num_partitions=partitions,
+            replication_factor=-1 if replication is None else replication,
+            config=dict(config),
+        )
 
     def _result(self, future: Future[ResultT], name: str) -> ResultT:
         try:

@@ -252,7 +252,7 @@ class Topics:
                 kind=Kind.PIPELINE_FILE,
                 remedy="Set replication_factor in the log's URL to the number of brokers or less.",
             )
-        if error.code() == KafkaError.INVALID_TOPIC_EXCEPTION:
+        if error.code() == KafkaError.TOPIC_EXCEPTION:
             return RaypipeError(
                 f"Topic {name} cannot be made: {error.str()}",
                 kind=Kind.PIPELINE_FILE,

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe.codec import shard_of
 from raypipe.sinks.netting import last_of_each
 from raypipe.sinks.pending import APPLY_ROWS
-from raypipe.sinks.sharding import shard_of
 
 # Rows are spread over so many parts of the file by the hash of their key; parts are joined to APPLY_ROWS again when
 # they are small and divided further when they are large, so the number matters little.

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raypipe.codec import shard_of
 from raypipe.errors import SchemaMismatch
 from raypipe.model import OP, Op
-from raypipe.sinks.sharding import Shard, shard_of
+from raypipe.sinks.sharding import Shard
 
 MANY = 2**62  # so many shards that the shard shows nearly the whole hash
 

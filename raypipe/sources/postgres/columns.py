@@ -54,13 +54,13 @@ class Cells:
         return None if self.present is None else pa.py_buffer(np.packbits(self.present, bitorder="little"))
 
     def only(self, keep: Mask) -> Cells:
-        """The same cells with no value where it is not to be kept."""
+        """The same cells with NULL where they are not to be kept."""
         present = keep if self.present is None else keep & self.present
         return Cells(
             buffer=self.buffer,
             first=self.first,
             size=np.where(present, self.size, 0),
-            kind=np.where(present, self.kind, np.uint8(NULL)),
+            kind=np.where(keep, self.kind, np.uint8(NULL)),
             present=present,
         )
 

@@ -166,7 +166,10 @@ class Scanner:
         places = np.flatnonzero(tags == _ORIGIN)
         names = {0: self._open.origin} if self._open is not None and self._open.origin else {}
         for place in places.tolist():
-            names[int(number[place])] = rare.origin(buffer[at[place] : end[place]].tobytes())
+            try:
+                names[int(number[place])] = rare.origin(buffer[at[place] : end[place]].tobytes())
+            except (ValueError, rare.CutOff) as error:
+                raise _corrupt("an origin cannot be read") from error
         return names
 
     def _remember(

@@ -78,6 +78,7 @@ class CopyStream:
         self._reserve(max(buffer_bytes, len(leftover)))
         self._buffer[: len(leftover)] = np.frombuffer(leftover, np.uint8)
         self._begin, self._end = 0, len(leftover)
+        self._unlooked = bool(leftover)  # what was left over may be whole messages, and all there will be
         self._failure: PostgresError | None = None
         self.finished = False
         self.last_heard_s = time.monotonic()
@@ -103,7 +104,9 @@ class CopyStream:
         while not self.finished:
             if self._failure is not None:
                 raise self._failure
-            self._receive(deadline, max_bytes)
+            if not self._unlooked:
+                self._receive(deadline, max_bytes)
+            self._unlooked = False
             starts, end = find_messages(self._buffer, self._begin, self._end, self._mark)
             if len(starts):
                 gulp = self._take(starts, end)

@@ -159,8 +159,7 @@ def test_a_reset_connection_is_unavailable(pair):
     with pytest.raises(Unavailable, match="broke"):
         stream.gulp(WAIT_S)
     with pytest.raises(Unavailable):
-        for _ in range(100):
-            stream.send(b"x" * 100_000)
+        stream.send(b"x")
 
 
 def test_a_copy_ends_with_the_servers_readiness(pair):

@@ -17,6 +17,7 @@ from raypipe.contracts import Piece
 from raypipe.errors import SchemaMismatch, Unavailable
 from raypipe.model import ChangeBatch
 from raypipe.sources.postgres.captured import Captured, truncate_batch
+from raypipe.sources.postgres.completing import Round
 from raypipe.sources.postgres.connect import Address, Session
 from raypipe.sources.postgres.copier import Copier
 from raypipe.sources.postgres.decode import Decoded, decode
@@ -74,6 +75,8 @@ class Reader:
         self._captured = captured
         self._evolution = Evolution(instance, session, captured)
         self._copier = Copier(address, session, captured)
+        self._address = address
+        self._round: Round | None = None
         self._visible = Visible()
         self._restart: dict[str, int] = dict.fromkeys(restart, since)
         self._told_at = time.monotonic()
@@ -110,6 +113,12 @@ class Reader:
     def close(self) -> None:
         """Releases what the reader opened itself; idempotent."""
         self._copier.close()
+        self._end_round()
+
+    def _end_round(self) -> None:
+        if self._round is not None:
+            self._round.close()
+            self._round = None
 
     # Loads
 
@@ -160,7 +169,7 @@ class Reader:
         patience = PATIENCE_UPTO_S if limit is not None else PATIENCE_S
         deadline = time.monotonic() + patience
         asked_at = time.monotonic()
-        while self.position.lsn < goal and gathered.bytes - copied < max_bytes:
+        while self.position.lsn < self._end(goal) and gathered.bytes - copied < max_bytes:
             event = self._stream.next(ASK_EVERY_S)
             now = time.monotonic()
             if event is None:
@@ -176,12 +185,18 @@ class Reader:
             if isinstance(event, Rows):
                 self._take_rows(event, gathered, copied + max_bytes - gathered.bytes, limit)
             elif isinstance(event, Keepalive):
-                self._advance(min(event.end_lsn, limit.lsn) if limit is not None else event.end_lsn)
+                self._advance(min(event.end_lsn, self._end(limit.lsn if limit is not None else event.end_lsn)))
             elif isinstance(event, Relation):
                 self.position, restart = self._evolution.follow(event, self.position)
                 self._restart.update(restart)
             elif isinstance(event, Truncate):
                 self._truncate(event, gathered)
+        if self._round is not None and self.position.lsn >= self._round.lsn:
+            self._end_round()
+
+    def _end(self, goal: int) -> int:
+        """Where a piece ends: rows that were completed are right where their round ends, so a boundary lies there."""
+        return goal if self._round is None else self._round.lsn
 
     def _flushed(self) -> int:
         return lsn_of(self._session.one("SELECT pg_current_wal_flush_lsn()::text")[0])
@@ -197,12 +212,13 @@ class Reader:
                 raise gap(self._instance, "the transaction that was being read does not come again")
             end = int(transactions.end_row[place])
             first = int(np.searchsorted(rows.ordinal[:end], partial.ordinal))
-        if limit is not None:
-            count = int(np.searchsorted(transactions.final_lsn, limit.lsn))
+        bound = self._bound(limit)
+        if bound is not None:
+            count = int(np.searchsorted(transactions.final_lsn, bound))
             last = int(transactions.end_row[count - 1]) if count else 0
         last, cut = _fitting(rows, first, last, count, max(room, 1))
         if last > first:
-            self._add_rows(rows.slice(first, last), gathered)
+            self._add_rows(rows.slice(first, last), gathered, limit)
         ended = int(np.count_nonzero((transactions.end_row[:count] <= last) & (transactions.end_lsn[:count] > 0)))
         if ended:
             self._visible_later(transactions.xid[:ended])
@@ -213,11 +229,16 @@ class Reader:
             self.position = replace(
                 self.position, partial=Partial(commit=commit, ordinal=int(rows.ordinal[last - 1]) + 1)
             )
-        beyond = limit is not None and count < len(transactions.xid)
+        beyond = bound is not None and count < len(transactions.xid)
         if cut or beyond:
             self._stream.put_back(rows.slice(last, len(rows)))
-        if beyond and not cut and self.position.partial is None and limit is not None:
-            self._advance(limit.lsn)  # the next commit lies behind it
+        if beyond and not cut and self.position.partial is None and bound is not None:
+            self._advance(bound)  # the next commit lies behind it
+
+    def _bound(self, limit: Position | None) -> int | None:
+        """Transactions that commit from here on are left for the next piece."""
+        bounds = [each.lsn for each in (limit, self._round) if each is not None]
+        return min(bounds, default=None)
 
     def _visible_later(self, xids: np.ndarray) -> None:
         if self.position.loading or self._restart:
@@ -229,7 +250,7 @@ class Reader:
             loading = passed(self.position.loading, lsn) if self.position.loading else self.position.loading
             self.position = replace(self.position, lsn=lsn, loads=0, loading=loading)
 
-    def _add_rows(self, rows: Rows, gathered: Gathered) -> None:
+    def _add_rows(self, rows: Rows, gathered: Gathered, limit: Position | None) -> None:
         for changes in decode(rows, self._captured.shapes):
             decoded = changes
             images = decoded.rows
@@ -243,8 +264,17 @@ class Reader:
                 if not keep.all():
                     decoded = _chosen(decoded, keep)
                     images = decoded.rows
+            if decoded.absent is not None and decoded.absent.any():
+                decoded = self._completed(decoded, limit)
+                images = decoded.rows
             require_fitting(decoded.misfits, decoded.schema)
             gathered.add(ChangeBatch(decoded.schema, images))
+
+    def _completed(self, decoded: Decoded, limit: Position | None) -> Decoded:
+        if self._round is None:
+            self._round = Round(self._instance, self._address, limit)
+            self.position = replace(self.position, until=max(self.position.until, self._round.lsn))
+        return self._round.complete(decoded, self._captured.catalog)
 
     def _truncate(self, event: Truncate, gathered: Gathered) -> None:
         partial = self.position.partial

@@ -73,7 +73,9 @@ class PostgresSource:
         """See ``raypipe.contracts.Source``; takes a temporary replication slot as long as it is open."""
         with exact_moment(self._address) as (session, server, lsn):
             captured = Captured(self.instance, self._paths, session)
-            yield PostgresView(self.instance, session, captured, self._position(server, lsn))
+            exported = str(session.one("SELECT pg_export_snapshot()")[0])
+            position = replace(self._position(server, lsn), snapshot=exported)
+            yield PostgresView(self.instance, session, captured, position)
 
     def open(self, position: str | None, reload: Collection[str] = ()) -> None:
         """See ``raypipe.contracts.Source``; installs the capture if the position is None."""

@@ -82,6 +82,18 @@ class Database:
             self._writer.execute_simple("ROLLBACK")
             raise
 
+    def reconnect(self) -> None:
+        """After the server was away."""
+        self.abandon()
+        self._writer = self.connect()
+
+    def abandon(self) -> None:
+        """Closes the connection of a server that is thrown away with everything on it."""
+        with suppress(Exception):
+            self._writer.close()
+        with suppress(Exception):
+            self._writer._usock.close()
+
     def close(self) -> None:
         with suppress(Exception):
             self._writer.close()
@@ -98,5 +110,8 @@ def drop_slots(server: str, database: str) -> None:
             return
         for slot, pid in slots:
             with suppress(Exception):  # it ends, or is dropped, at the same moment
-                run(server, f"SELECT pg_terminate_backend({pid})" if pid else f"SELECT pg_drop_replication_slot('{slot}')")
+                run(
+                    server,
+                    f"SELECT pg_terminate_backend({pid})" if pid else f"SELECT pg_drop_replication_slot('{slot}')",
+                )
     raise AssertionError(f"slots of {database} are still there")

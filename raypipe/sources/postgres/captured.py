@@ -34,6 +34,8 @@ class Captured:
         self.tables: Mapping[str, Table] = find_tables(session, instance, self._paths)
         # By the relation's number in the stream; what is not in it is not captured.
         self.shapes: dict[int, Shape] = {}
+        # The newest schema that each table had, also when the table is gone.
+        self.schemas: dict[str, TableSchema] = {}
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -93,7 +95,7 @@ class Captured:
         if any(not self.catalog.knows(type_oid) for _, type_oid, _ in columns):
             self.catalog = Catalog(self._session.rows(TYPES_SQL))
         kinds = [column.kind(self.catalog) for column in _sent(columns, table)]
-        return TableSchema(
+        found = TableSchema(
             table=TableName(self._instance, schema, name),
             columns=tuple(
                 Column(name=column, type=kind.type, declared=kind.declared)
@@ -102,6 +104,8 @@ class Captured:
             key=tuple(key),
             version=version,
         )
+        self.schemas[f"{schema}.{name}"] = found
+        return found
 
     def _shape(self, schema: TableSchema, columns: Columns, table: Table | None) -> Shape:
         return shape_of(schema, _sent(columns, table), self.catalog)

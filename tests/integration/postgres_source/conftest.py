@@ -17,11 +17,12 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
 
 
 @pytest.fixture
-def read(database: Database) -> Iterator[Callable[..., Reading]]:
+def read(request: pytest.FixtureRequest) -> Iterator[Callable[..., Reading]]:
+    """Makes a reading of tables of ``database``, or of a database that is given."""
     readings: list[Reading] = []
 
-    def make(*tables: str, **options: str) -> Reading:
-        readings.append(Reading(database, tables, **options))
+    def make(*tables: str, of: Database | None = None, **options: str) -> Reading:
+        readings.append(Reading(of or request.getfixturevalue("database"), tables, **options))
         return readings[-1]
 
     yield make

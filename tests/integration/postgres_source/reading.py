@@ -38,6 +38,8 @@ class Held:
                 self.rows.clear()
             elif key:
                 identity = tuple(row[name] for name in key)
+                if op in ABSENT and image is Image.FULL:
+                    assert self.keyed.get(identity) == values, f"{op.name} of a row that is not there"
                 if op in ABSENT:
                     self.keyed.pop(identity, None)
                 else:

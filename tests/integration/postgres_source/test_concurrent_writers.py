@@ -10,6 +10,7 @@ from raypipe.model import Op
 
 SCHEMA = (
     "CREATE TABLE accounts(id int PRIMARY KEY, owner text NOT NULL, balance int NOT NULL)",
+    "ALTER TABLE accounts REPLICA IDENTITY FULL",
     'CREATE TABLE words(word text COLLATE "C", part int, note text, PRIMARY KEY (word, part))',
     "CREATE TABLE notes(body text, number int)",
     "ALTER TABLE notes REPLICA IDENTITY FULL",

@@ -7,10 +7,10 @@ import threading
 import time
 
 import pytest
-from cluster.services.servers import private_postgres
 from postgres_database import Database, run
 from servers import missing_skips
 
+from cluster.services.servers import private_postgres
 from raypipe.errors import Directive, RaypipeError, SourceGap, Unavailable
 
 TABLE = ("CREATE TABLE a(id int PRIMARY KEY)", "INSERT INTO a SELECT generate_series(1, 10)")

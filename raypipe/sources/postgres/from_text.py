@@ -58,13 +58,7 @@ def decimal(kind: pa.DataType) -> Convert:
 
 def binary(cells: Cells) -> Values:
     r"""``\x`` and hexadecimal digits."""
-    digits = Cells(
-        buffer=cells.buffer,
-        first=cells.first + 2,
-        size=np.maximum(cells.size - 2, 0),
-        kind=cells.kind,
-        present=cells.present,
-    )
+    digits = cells.without(2)
     array = gathered(digits, pa.binary())
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, np.int32)[: len(cells) + 1]

@@ -6,6 +6,7 @@ and prepared transactions are allowed: ``PYTHONPATH=.:tests python tests/unit/po
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from postgres_database import Database
 
 from raypipe.sources.postgres.connect import Session, parse_address
+from raypipe.sources.postgres.types import TYPES_SQL
 from raypipe.sources.postgres.wire import CopyStream
 
 FOLDER = Path(__file__).parent / "captured"
@@ -132,6 +134,19 @@ SCENES = (
 )
 
 
+# Declared types for the page of types.
+DECLARATIONS = (
+    *("boolean", "smallint", "integer", "bigint", "oid", "real", "double precision"),
+    *("numeric(12,2)", "numeric(60,2)", "numeric(100,2)", "numeric", "money"),
+    *("text", "character varying(40)", "character(5)", "name", '"char"', "mood"),
+    *("json", "jsonb", "xml", "bytea", "uuid"),
+    *("date", "time without time zone", "time with time zone"),
+    *("timestamp without time zone", "timestamp with time zone", "interval"),
+    *("integer[]", "text[][]", "numeric[]", "pair", "int4range", "int4multirange"),
+    *("bit(8)", "bit varying", "inet", "cidr", "macaddr", "point", "polygon", "tsvector", "pg_lsn"),
+)
+
+
 def main() -> None:
     """Makes every file again, on the server whose URL is given."""
     [_, server] = sys.argv
@@ -141,6 +156,30 @@ def main() -> None:
             (FOLDER / f"{scene.name}.bin").write_bytes(_captured(database, scene))
         finally:
             database.close()
+    (FOLDER / "types.json").write_text(json.dumps(_types(server), indent=1) + "\n")
+
+
+def _types(server: str) -> dict[str, list[list[str]]]:
+    """Columns of a table with all declared types, and the rows of TYPES_SQL that tell what they are."""
+    database = Database(server)
+    try:
+        database.rows("CREATE TYPE mood AS ENUM ('sad')")
+        database.rows("CREATE TYPE pair AS (x int, y int)")
+        columns = ", ".join(f"c{place} {declared}" for place, declared in enumerate(DECLARATIONS))
+        database.rows(f"CREATE TABLE typed ({columns})")
+        attributes = database.rows(
+            "SELECT atttypid::text, atttypmod::text, attndims::text FROM pg_attribute"
+            " WHERE attrelid = 'typed'::regclass AND attnum > 0 ORDER BY attnum"
+        )
+        types = {row[0]: row for row in database.rows(TYPES_SQL)}
+    finally:
+        database.close()
+    used = {attribute[0] for attribute in attributes}
+    elements = {types[oid][4] for oid in used if types[oid][8] == "true"}
+    return {
+        "columns": [[declared, *attribute] for declared, attribute in zip(DECLARATIONS, attributes, strict=True)],
+        "types": [types[oid] for oid in sorted(used | elements, key=int)],
+    }
 
 
 def _captured(database: Database, scene: Scene) -> bytes:

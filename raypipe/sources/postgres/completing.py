@@ -21,13 +21,13 @@ import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError, SchemaMismatch, Unavailable
 from raypipe.model import IMAGE, Image, TableSchema
+from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Address, Session, literal, quoted
 from raypipe.sources.postgres.copying import copy_rows
-from raypipe.sources.postgres.decode import Decoded, SentColumn, shape_of
+from raypipe.sources.postgres.decode import Decoded, shape_of
 from raypipe.sources.postgres.keys import array_of, as_text
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.schema import Table, find_tables
-from raypipe.sources.postgres.types import Catalog
 from raypipe.sources.postgres.view import exact_moment
 
 
@@ -61,7 +61,7 @@ class Round:
                 self.close()
                 raise Unavailable("The view that a source is read up to was closed.", cause=error) from error
 
-    def complete(self, decoded: Decoded, catalog: Catalog) -> Decoded:
+    def complete(self, decoded: Decoded, captured: Captured) -> Decoded:
         """Changes whose images are all whole, at the latest where the round ends."""
         absent = decoded.absent
         if absent is None or not absent.any():
@@ -69,7 +69,7 @@ class Round:
         schema = decoded.schema
         partial = np.flatnonzero(absent.any(axis=1))
         lacking = [schema.names[place] for place in np.flatnonzero(absent.any(axis=0)).tolist()]
-        found = self._read(schema, decoded.rows.take(pa.array(partial)), lacking, catalog)
+        found = self._read(schema, decoded.rows.take(pa.array(partial)), lacking, captured)
         rows = decoded.rows
         for name, values in found.items():
             # Each partial row takes its value; the others keep theirs.
@@ -87,7 +87,7 @@ class Round:
         self._stack.close()
 
     def _read(
-        self, schema: TableSchema, rows: pa.RecordBatch, names: list[str], catalog: Catalog
+        self, schema: TableSchema, rows: pa.RecordBatch, names: list[str], captured: Captured
     ) -> dict[str, pa.Array]:
         """Values of columns for each of the rows, NULL where there is no such row any more."""
         path = f"{schema.table.schema}.{schema.table.table}"
@@ -98,21 +98,13 @@ class Round:
         known = {field.name: field for field in table.fields} if table is not None else {}
         if table is None or not set(schema.key) <= known.keys():
             return {name: pa.nulls(rows.num_rows, types[name]) for name in names}
-        readable = [
-            name
-            for name in names
-            if name in known
-            and catalog.kind_of(known[name].type_oid, known[name].typmod, known[name].dimensions).type == types[name]
-        ]
+        now = {column.name: column for column in captured.sent(path, table.columns, table)}
+        # A column that became another by now is not in the table's next version: its value is never looked at.
+        readable = [name for name in names if name in now and now[name].kind(captured.catalog).type == types[name]]
         if not readable:
             return {name: pa.nulls(rows.num_rows, types[name]) for name in names}
-        sent = [
-            SentColumn(name=name, type_oid=field.type_oid, typmod=field.typmod, dimensions=field.dimensions)
-            for name in readable
-            for field in [known[name]]
-        ]
         columns = tuple(column for name in readable for column in schema.columns if column.name == name)
-        shape = shape_of(replace(schema, columns=columns, key=()), sent, catalog)
+        shape = shape_of(replace(schema, columns=columns, key=()), [now[name] for name in readable], captured.catalog)
         given = [f"k{place}" for place in range(len(schema.key))]
         arrays = ", ".join(f"{literal(array_of(as_text(rows.column(name))))}::text[]" for name in schema.key)
         joined = " AND ".join(

@@ -36,7 +36,17 @@ _OWN_SETTINGS: Mapping[str, str] = {
 }
 
 _OPTIONS = frozenset(
-    {"slot", "publication", "failover", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout"}
+    {
+        "slot",
+        "publication",
+        "text_columns",
+        "failover",
+        "sslmode",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "connect_timeout",
+    }
 )
 _SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _OPTION_NAMES = ", ".join(sorted(_OPTIONS))
@@ -55,6 +65,7 @@ class Address:
         database: Its name.
         slot: Replication slot that keeps our place.
         publication: That names the captured tables.
+        text_columns: To be carried as text whatever their type, as ``table.column``.
         failover: Ask the server (17 and later) to keep the slot on its standbys too.
         sslmode: As libpq has it.
         sslrootcert: File with the certificates to trust.
@@ -70,6 +81,7 @@ class Address:
     database: str
     slot: str
     publication: str
+    text_columns: tuple[str, ...] = ()
     failover: bool = False
     sslmode: str = "prefer"
     sslrootcert: str = ""
@@ -115,6 +127,7 @@ def parse_address(instance: str, url: str, pipeline: str = "") -> Address:
         database=database,
         slot=slot,
         publication=options.get("publication", slot),
+        text_columns=tuple(filter(None, (name.strip() for name in options.get("text_columns", "").split(",")))),
         failover=options.get("failover", "false").lower() in ("1", "true", "yes", "on"),
         sslmode=mode,
         sslrootcert=options.get("sslrootcert", ""),

@@ -109,7 +109,7 @@ class Copier:
                     or (copied and gathered.bytes >= max_bytes)
                 ):
                     continue
-                tables[path] = evolution.known_as(path, table.print, tables.get(path))
+                tables[path] = evolution.known_as(path, self._captured.print_now(table), tables.get(path))
                 shape = self._captured.shape(table, tables[path].version)
                 if table.key:
                     room = max(max_bytes - gathered.bytes, 1)

@@ -68,7 +68,11 @@ class Evolution:
         known = position.tables.get(path)
         fingerprint = self._captured.print_of(relation)
         table = self._captured.tables.get(path)
-        if known is not None and known.print != fingerprint and (table is None or table.print != fingerprint):
+        if (
+            known is not None
+            and known.print != fingerprint
+            and (table is None or self._captured.print_now(table) != fingerprint)
+        ):
             self._again |= self._classify(self._captured.look())
             self.wants_look = True
             fingerprint = self._captured.print_of(relation)
@@ -119,12 +123,10 @@ class Evolution:
             old = before.get(path)
             if old is None or old == table or old.oid != table.oid:
                 continue
-            if old.print == table.print and old.file == table.file:
-                continue
             if _needs_rows(old, table):
                 again.add(path)
-            elif old.print != table.print:
-                self._harmless.add((path, table.print))
+            else:
+                self._harmless.add((path, self._captured.print_now(table)))
         return again
 
 

@@ -141,7 +141,7 @@ class Reader:
                 loading.pop(path, None)
                 known.pop(path, None)
             else:
-                known[path] = self._evolution.known_as(path, table.print, known.get(path))
+                known[path] = self._evolution.known_as(path, self._captured.print_now(table), known.get(path))
                 schema = self._captured.schema(table, known[path].version)
                 loading[path] = Load(since=since)
             if schema is not None:
@@ -274,7 +274,7 @@ class Reader:
         if self._round is None:
             self._round = Round(self._instance, self._address, limit)
             self.position = replace(self.position, until=max(self.position.until, self._round.lsn))
-        return self._round.complete(decoded, self._captured.catalog)
+        return self._round.complete(decoded, self._captured)
 
     def _truncate(self, event: Truncate, gathered: Gathered) -> None:
         partial = self.position.partial

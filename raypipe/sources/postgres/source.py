@@ -110,7 +110,7 @@ class PostgresSource:
         loading = {path: load for path, load in stands.loading.items() if path in known}
         restart = {path for path in self._paths if self._relation(path) in reload or path not in known}
         # Altered while nobody looked; and a table without a key cannot be loaded on from where it was.
-        restart |= {path for path, table in known.items() if table.print != tables[path].print}
+        restart |= {path for path, table in known.items() if table.print != captured.print_now(tables[path])}
         restart |= {path for path, load in loading.items() if not tables[path].key and load.rows and load.chunk is None}
         start = replace(stands, timeline=server.timeline, tables=known, loading=loading)
         stream = Stream(self._address, start.lsn, replication, session)

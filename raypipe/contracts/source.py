@@ -116,7 +116,10 @@ class Source(Protocol):
         ...
 
     def view(self) -> AbstractContextManager[SourceView]:
-        """One read transaction over all chosen tables; on an object that need not be open."""
+        """One read transaction over all chosen tables; on an object that need not be open.
+
+        It stays open until whoever is asked to ``poll`` up to its position has done so.
+        """
         ...
 
     def progress(self) -> Mapping[str, float]:

@@ -15,7 +15,7 @@ from actors.asking import ActorLost, answer, start
 from actors.consumer import ConsumerActor
 from actors.reader import ReaderActor
 from actors.sink import SinkActor
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sinks import open_sinks
@@ -80,14 +80,14 @@ class RayCrew:
         committed: Committed = answer(self._sinks[name].open.remote(claim.generation), f"Sink {name}")
         return committed
 
-    def start_readers(self, claim: Claim, reload: Collection[str]) -> None:
+    def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts an actor for each instance."""
         self._claim = claim
         for instance in self._plan.instances:
-            tables = tuple(table for table in reload if table.startswith(f"{instance.name}."))
-            self._readers[instance.name] = _ReaderHandle(self._start_reader(instance.name, claim, tables), tables)
+            its = tuple(each for each in reload if each.instance == instance.name)
+            self._readers[instance.name] = _ReaderHandle(self._start_reader(instance.name, claim, its), its)
 
-    def _start_reader(self, instance: str, claim: Claim, reload: Collection[str]) -> Any:
+    def _start_reader(self, instance: str, claim: Claim, reload: Collection[Reload]) -> Any:
         return start(ReaderActor, self._name(f"reader:{instance}"), self._plan, instance, claim, reload)
 
     def readers(self) -> dict[str, ReaderReport]:
@@ -171,7 +171,7 @@ class _ReaderHandle:
     EVERY_S = 0.02
     QUIET_EVERY_S = 0.16
 
-    def __init__(self, actor: Any, reload: Collection[str]) -> None:
+    def __init__(self, actor: Any, reload: Collection[Reload]) -> None:
         self.actor = actor
         self.reload = tuple(reload)
         self.report = ReaderReport()

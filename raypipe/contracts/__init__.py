@@ -1,6 +1,6 @@
 """Small Protocols between the engine and its adapters."""
 
-from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport
+from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
 from raypipe.contracts.source import Piece, Source, SourceView
@@ -17,6 +17,7 @@ __all__ = [
     "Piece",
     "ReaderOrder",
     "ReaderReport",
+    "Reload",
     "Sink",
     "SinkContents",
     "Source",

@@ -146,7 +146,7 @@ class Conductor:
                 return
         reload = tables_to_reload(self._plan, self._crew.sinks(), opened, self._log.load_begins)
         if reload:
-            logger.info("tables will be loaded again", extra={"tables": sorted(reload)})
+            logger.info("tables will be loaded again", extra={"tables": [each.table for each in reload]})
         self._crew.start_readers(self._log.renew(self._claim), reload)
 
     def _loop(self) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
-from raypipe.contracts import Log, Piece, ReaderOrder, ReaderReport, Source
+from raypipe.contracts import Log, ReaderOrder, ReaderReport, Reload, Source
 from raypipe.engine.backoff import Backoff
 from raypipe.engine.pump import Pump
 from raypipe.errors import Directive, InvariantBroken, RaypipeError
-from raypipe.model import OP, Claim, Op
+from raypipe.model import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Reader:
         open_log: Makes a log object for this thread.
         prefix: Of the topics.
         claim: The right to write; renewed whenever the pump is made again.
-        reload: Tables to load again.
+        reload: Tables to load again; asked of the source until the log holds their loads.
         poll_bytes: Soft bound of one log transaction.
         log_bytes: The reader waits while the log keeps more than this, but never inside a source transaction: the
             sinks cannot move on, and the log cannot shrink, before its cut.
@@ -42,7 +42,7 @@ class Reader:
         open_log: Callable[[], Log],
         prefix: str,
         claim: Claim,
-        reload: Collection[str],
+        reload: Collection[Reload],
         poll_bytes: int,
         log_bytes: int,
     ) -> None:
@@ -110,13 +110,18 @@ class Reader:
                 self._claim = log.renew(self._claim)
             source = self._open_source()
             pump = Pump(source, log, self._prefix, self._claim, self._poll_bytes)
-            pump.open(self._reload)
+            # A commit whose reply was lost may have begun a load already: the log knows, this object does not.
+            self._forget_fulfilled(log)
+            pump.open([each.table for each in self._reload])
             self._pump(pump, source, log)
         finally:
             for each in (source, log):
                 if each is not None:
                     with suppress(RaypipeError):
                         each.close()
+
+    def _forget_fulfilled(self, log: Log) -> None:
+        self._reload = tuple(each for each in self._reload if not each.fulfilled(log.load_begins(each.topic)))
 
     def _pump(self, pump: Pump, source: Source, log: Log) -> None:
         self._tell(state="streaming", position=pump.position, error="", failing_s=0.0, settled=False)
@@ -136,8 +141,7 @@ class Reader:
                 self._rows_before += figures.rows
                 self._parked_before += figures.parked
                 if self._reload:
-                    begun = _loads_begun(piece)
-                    self._reload = tuple(table for table in self._reload if table not in begun)
+                    self._forget_fulfilled(log)
                 for stage, seconds in figures.seconds.items():
                     self._seconds_before[stage] = self._seconds_before.get(stage, 0.0) + seconds
                 figures.rows = figures.parked = 0
@@ -163,10 +167,3 @@ class Reader:
 
     def _tell(self, **news: object) -> None:
         self._report = replace(self._report, **news)  # type: ignore[arg-type]
-
-
-def _loads_begun(piece: Piece) -> set[str]:
-    """Tables whose load begins in a piece. Only once that is in the log does the position there tell of it."""
-    return {
-        str(batch.schema.table) for batch in piece.batches if (batch.rows.column(OP).to_numpy() == Op.TRUNCATE).any()
-    }

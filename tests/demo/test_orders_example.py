@@ -1,0 +1,66 @@
+"""The example over PostgreSQL and Kafka, by the commands that its README names."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cluster.services.home import Home
+from cluster.services.kafka import KafkaCluster
+from cluster.services.postgres import PostgresServer
+from raypipe.demo.books import connect
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "orders-postgres-kafka"
+
+
+@pytest.fixture
+def example(
+    tmp_path: Path,
+    services_home: Home,
+    postgres18: PostgresServer,
+    kafka: KafkaCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Path]:
+    """A copy under a name of its own, so that it leaves those alone who try the example themselves."""
+    monkeypatch.setenv("RAYPIPE_SERVICES", str(services_home.folder))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    name = f"orders_{uuid.uuid4().hex[:8]}"
+    folder = tmp_path / "example"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("var"))
+    for file in folder.iterdir():
+        text = file.read_text().replace("pipeline: orders", f"pipeline: {name}")
+        file.write_text(text.replace('DATABASE = "orders"', f'DATABASE = "{name}"'))
+    yield folder
+    raypipe(folder, "source", "remove")
+    with closing(connect(postgres18.url)) as connection:
+        connection.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def raypipe(folder: Path, *words: str) -> str:
+    return run(sys.executable, "-m", "raypipe", *words, str(folder / "pipeline.yaml"))
+
+
+def run(*command: str) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
+def test_the_example_runs_with_the_two_commands_of_its_readme_and_verifies(example: Path) -> None:
+    for seconds in ("0.5", "1"):
+        run(sys.executable, str(example / "orders.py"), "--seconds", seconds)
+        run(*(sys.executable, "-m", "raypipe", "run", str(example / "pipeline.yaml"), "--local", "--until", "idle"))
+    report = json.loads(raypipe(example, "verify", "--json"))
+    assert report["ok"] is True
+    assert {table["table"] for table in report["tables"]} == {"orders", "paid_orders", "orders_history", "events"}
+    assert all(table["rows"] for table in report["tables"])

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from raypipe.errors import SchemaMismatch
-from raypipe.sources.sqlite.connect import inspecting
-from raypipe.sources.sqlite.schema import find_tables, read_shape
+from raypipe.sources import FoundTable
 from raypipe.spec.names import NAME_LENGTH, NAME_PATTERN, RESERVED_PREFIXES, RESERVED_SOURCE_NAMES
 
 # In SQL, what is written like this needs no quotes unless it is a keyword.
@@ -23,60 +18,32 @@ _YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y",
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundTable:
-    """A table of the database: its name, its columns and its primary key, as the database calls them.
+class Database:
+    """The database that a first pipeline file is written for.
 
     Attributes:
-        name: Of the table.
-        columns: In order.
-        key: In key order; empty if it has none.
-        refused: Why its changes cannot be captured; empty if they can.
+        name: What it is called, without folder or server.
+        url: As the file will say it, without any password.
+        tables: Of it; at least one can be captured.
     """
 
     name: str
-    columns: tuple[str, ...] = ()
-    key: tuple[str, ...] = ()
-    refused: str = ""
+    url: str
+    tables: Sequence[FoundTable]
 
 
-def read_tables(path: Path) -> list[FoundTable]:
-    """The tables of a SQLite file.
-
-    Raises:
-        Unavailable: it cannot be read.
-        Corrupt: it is no sound database.
-    """
-    with inspecting(path) as connection:
-        return [_table(connection, name) for name in find_tables(connection)]
-
-
-def _table(connection: sqlite3.Connection, name: str) -> FoundTable:
-    try:
-        shape = read_shape(connection, name)
-    except SchemaMismatch as error:
-        return FoundTable(name=name, refused=error.message)
-    return FoundTable(name=name, columns=shape.names, key=shape.key) if shape else FoundTable(name=name)
-
-
-def draft(path: Path, tables: Sequence[FoundTable], folder: Path) -> str:
-    """The pipeline file for a database.
-
-    Args:
-        path: Of the database.
-        tables: Of it; at least one can be captured.
-        folder: The file will lie in, from which its paths are relative.
-    """
-    source = _name(path.stem, "db", RESERVED_SOURCE_NAMES)
-    relative = os.path.relpath(path.absolute(), folder)
-    refused = "".join(f"      # {table.refused}\n" for table in tables if table.refused)
-    tables = [table for table in tables if not table.refused]
+def draft(database: Database) -> str:
+    """The pipeline file for a database."""
+    source = _name(database.name, "db", RESERVED_SOURCE_NAMES)
+    refused = "".join(f"      # {table.refused}\n" for table in database.tables if table.refused)
+    tables = [table for table in database.tables if not table.refused]
     captured = "\n".join(f"      - {_yaml(table.name):<24} # {_key_words(table)}" for table in tables)
     example = next((table for table in tables if table.key), tables[0])
     taken = {source.lower()}
-    step = _unique(_name(f"{example.name}_view", "view"), taken)
+    step = _unique(_name(f"{example.local}_view", "view"), taken)
     sink_names: set[str] = {step.lower()}
     copies = "\n".join(
-        f"      {_yaml(_unique(_name(table.name, 'table'), sink_names))}: {{from: {_yaml(f'{source}.{table.name}')}}}"
+        f"      {_yaml(_unique(_name(table.local, 'table'), sink_names))}: {{from: {_yaml(f'{source}.{table.local}')}}}"
         for table in tables
     )
     return f"""\
@@ -92,7 +59,7 @@ log: sqlite:///var/{source}.log.db
 sources:
   # Tables are called {source}.<table> below.
   {source}:
-    url: {_yaml(f"sqlite:///{relative}")}
+    url: {_yaml(database.url)}
     # Passwords stay out of this file: ${{env:NAME}} and ${{file:PATH}} stand for secrets in any URL.
     tables:
 {captured}
@@ -103,7 +70,7 @@ steps:
   {step}:
     sql: |
       SELECT {_columns(example.columns)}
-      FROM {source}.{_sql(example.name)}
+      FROM {source}.{_sql(example.local)}
 
 sinks:
   warehouse:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from storefront import Command, Shop
 
+from cluster.services.postgres import PostgresServer
 from raypipe.cli.exits import Exit
+from raypipe.demo.books import connect
 from raypipe.spec import load
 
 
@@ -91,3 +95,31 @@ def test_a_database_without_tables_is_refused(shop: Shop, raypipe: Command) -> N
     refused = raypipe("init", "shop.db", "--force")
     assert refused.code == Exit.USAGE
     assert "no table whose changes can be captured" in refused.err
+
+
+def test_a_postgresql_database_is_written_without_its_password_and_passes_check(
+    postgres18: PostgresServer, raypipe: Command, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"init_{uuid.uuid4().hex[:8]}"
+    with closing(connect(postgres18.url)) as server:
+        server.run(f"CREATE DATABASE {name}")
+        url = postgres18.url_of("raypipe", postgres18.password, name)
+        with closing(connect(url)) as database:
+            for statement in (
+                "CREATE TABLE orders (id int PRIMARY KEY, note text)",
+                "CREATE SCHEMA sales",
+                "CREATE TABLE sales.items (id int PRIMARY KEY)",
+                "CREATE TABLE sales.orders (id int PRIMARY KEY)",
+                "CREATE TABLE untold (x int)",
+            ):
+                database.run(statement)
+        assert raypipe("init", url, "--force").code == Exit.OK
+        monkeypatch.setenv("PGPASSWORD", postgres18.password)
+        text = shop.file.read_text()
+        checked = raypipe("check")
+        server.run(f"DROP DATABASE {name} WITH (FORCE)")
+    assert postgres18.password not in text
+    assert load(shop.file).sources[name].tables == ("orders", "sales.items")
+    assert "# sales.orders would be called in SQL what orders is" in text
+    assert "neither a primary key nor a replica identity" in text
+    assert checked.code == Exit.OK, checked.err

@@ -203,8 +203,13 @@ def require_tables(session: Session, instance: str, paths: Sequence[str]) -> dic
     return {path: tables[path] for path in paths}
 
 
+def table_names(session: Session) -> list[str]:
+    """Tables that this user may see, as a pipeline file writes them; the first 200."""
+    return [table if schema == DEFAULT_SCHEMA else f"{schema}.{table}" for schema, table in session.rows(_OTHERS_SQL)]
+
+
 def _no_table(session: Session, instance: str, path: str) -> SchemaMismatch:
-    others = [table if schema == DEFAULT_SCHEMA else f"{schema}.{table}" for schema, table in session.rows(_OTHERS_SQL)]
+    others = table_names(session)
     name = path.removeprefix(f"{DEFAULT_SCHEMA}.")
     near = difflib.get_close_matches(name, others, n=1)
     meant = f" Did you mean {near[0]}?" if near else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -45,8 +45,6 @@ class TableSchema:
         version: Counts the schemas of this table, from 1.
         branches: How many UNION ALL branches feed the relation; above 1 its batches carry ``BRANCH`` and a row is
             identified by (branch, key).
-        old_by_key: A plan's word, not a batch's (so it is no part of equality): old images, of deletes and before
-            updates, may hold the key alone (``Image.KEY``).
     """
 
     table: TableName
@@ -54,7 +52,6 @@ class TableSchema:
     key: tuple[str, ...]
     version: int = 1
     branches: int = 1
-    old_by_key: bool = field(default=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -56,16 +56,12 @@ def compile_step(
         paths = Rewriter(text, inputs, sandbox).paths(tree)
         branch_sql = [text_of(sandbox, path.node) for path in paths]
     key, why_not = _key(paths, inputs)
-    old_by_key = [path.relation for path in paths if inputs[path.relation].old_by_key]
-    if old_by_key and not key:
-        raise _untold(name, old_by_key[0], inputs, why_not)
     branches = _branches(paths, branch_sql, inputs, key)
     schema = TableSchema(
         table=TableName("", "", name),
         columns=columns,
         key=tuple(columns[position].name for position in key),
         branches=sum(inputs[path.relation].branches for path in paths),
-        old_by_key=bool(old_by_key),
     )
     if schema.branches > MOST_BRANCHES:
         raise SqlError(
@@ -81,18 +77,6 @@ def compile_step(
         schema=schema,
         reason=_reason(paths, schema, why_not),
         view=_fingerprint(text, branches, schema, input_views),
-    )
-
-
-def _untold(step: str, relation: str, inputs: Mapping[str, TableSchema], why_not: str) -> SqlError:
-    """A multiset's row goes by all of its values, and they are not told when it goes."""
-    return SqlError(
-        f"Step {step} has no key, because {why_not}; and of a row that goes, {relation} tells nothing but its key"
-        f" ({', '.join(inputs[relation].key)}).",
-        remedy="Select the key columns unchanged, or have the source tell whole old rows (in PostgreSQL: ALTER TABLE …"
-        " REPLICA IDENTITY FULL).",
-        step=step,
-        table=relation,
     )
 
 

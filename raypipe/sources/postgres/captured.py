@@ -112,7 +112,6 @@ class Captured:
             ),
             key=tuple(key),
             version=version,
-            old_by_key=table is not None and table.identity != "f",
         )
         self.schemas[f"{schema}.{name}"] = found
         return found

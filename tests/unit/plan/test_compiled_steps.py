@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pyarrow as pa
 import pytest
 from raypipe_shop_schemas import INPUTS, ORDERS, table
@@ -129,11 +127,3 @@ def test_the_fingerprint_follows_the_inputs() -> None:
     after = {**INPUTS, "shop.orders": wider}
     assert compile_step("a", star, INPUTS, {}).view != compile_step("a", star, after, {}).view
     assert compile_step("a", named, INPUTS, {}).view == compile_step("a", named, after, {}).view
-
-
-def test_a_view_without_a_key_is_refused_over_a_table_that_tells_only_keys_of_rows_that_go() -> None:
-    inputs = {"shop.orders": replace(ORDERS, old_by_key=True)}
-    assert compile_step("view", "SELECT id, status FROM shop.orders", inputs, {}).schema.old_by_key
-    with pytest.raises(SqlError, match=r"has no key.*key column id.*nothing but its key \(id\)") as caught:
-        compile_step("view", "SELECT status FROM shop.orders", inputs, {})
-    assert "REPLICA IDENTITY FULL" in caught.value.remedy

@@ -40,6 +40,7 @@ _OPTIONS = frozenset(
         "slot",
         "publication",
         "text_columns",
+        "streaming",
         "failover",
         "sslmode",
         "sslrootcert",
@@ -66,6 +67,7 @@ class Address:
         slot: Replication slot that keeps our place.
         publication: That names the captured tables.
         text_columns: To be carried as text whatever their type, as ``table.column``.
+        streaming: Have large transactions sent while they are in progress; they wait on our disk for their commit.
         failover: Ask the server (17 and later) to keep the slot on its standbys too.
         sslmode: As libpq has it.
         sslrootcert: File with the certificates to trust.
@@ -82,6 +84,7 @@ class Address:
     slot: str
     publication: str
     text_columns: tuple[str, ...] = ()
+    streaming: bool = False
     failover: bool = False
     sslmode: str = "prefer"
     sslrootcert: str = ""
@@ -127,14 +130,21 @@ def parse_address(instance: str, url: str, pipeline: str = "") -> Address:
         database=database,
         slot=slot,
         publication=options.get("publication", slot),
-        text_columns=tuple(filter(None, (name.strip() for name in options.get("text_columns", "").split(",")))),
-        failover=options.get("failover", "false").lower() in ("1", "true", "yes", "on"),
+        text_columns=tuple(
+            filter(None, (name.strip() for name in options.get("text_columns", "").split(",")))
+        ),
+        streaming=_is_on(options.get("streaming")),
+        failover=_is_on(options.get("failover")),
         sslmode=mode,
         sslrootcert=options.get("sslrootcert", ""),
         sslcert=options.get("sslcert", ""),
         sslkey=options.get("sslkey", ""),
         connect_timeout_s=_seconds(instance, options.get("connect_timeout")),
     )
+
+
+def _is_on(text: str | None) -> bool:
+    return (text or "").lower() in ("1", "true", "yes", "on")
 
 
 def _seconds(instance: str, text: str | None) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-
 from raypipe.model import TableSchema
 from raypipe.sources.postgres.captured import Captured, read_batch
 from raypipe.sources.postgres.connect import Address, Session, literal

@@ -139,9 +139,9 @@ def _needs_rows(old: Table, new: Table) -> bool:
         if known is None:
             if field.missing or old.file != new.file:
                 return True
-        elif (known.name, known.type_oid) != (field.name, field.type_oid):
-            return True
-        elif old.file != new.file and known.typmod != field.typmod:  # noqa: SIM114
+        elif (known.name, known.type_oid) != (field.name, field.type_oid) or (
+            old.file != new.file and known.typmod != field.typmod
+        ):
             return True
     return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -48,6 +48,15 @@ class SourceView(Protocol):
 
     def parked(self, table: str) -> int:
         """How many rows of the table are in quarantine, by the source's stated rule."""
+        ...
+
+
+@runtime_checkable
+class CanPauseLoads(Protocol):
+    """A source whose loads can rest while its stream goes on."""
+
+    def pause_loads(self, paused: bool) -> None:
+        """From the next ``poll`` on nothing of a loading table is read, or again is."""
         ...
 
 

@@ -83,6 +83,7 @@ class Reader:
         self._looked_at = time.monotonic()
         self._told = position
         self.position = position
+        self.paused = False
 
     def next_piece(self, max_bytes: int, limit: Position | None) -> Piece | None:
         """The next piece; None if there is nothing new, or nothing before the limit.
@@ -99,7 +100,7 @@ class Reader:
         gathered = Gathered()
         if self.position.boundary:
             self._begin_loads(gathered)
-            if limit is None and self.position.loading:
+            if limit is None and self.position.loading and (not self.paused or self._copier.busy):
                 self._copy(gathered, max_bytes)
         if not self._copier.busy:
             self._follow(gathered, max_bytes, limit)

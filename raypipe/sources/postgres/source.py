@@ -145,10 +145,14 @@ class PostgresSource:
             self.close()  # whatever was half read is read again from the log's position
             raise
 
+    def pause_loads(self, paused: bool) -> None:
+        """See ``raypipe.contracts.CanPauseLoads``; a table without a key that is being copied is copied to its end."""
+        self._require_open().reader.paused = paused
+
     def wait(self, timeout_s: float) -> None:
         """See ``raypipe.contracts.Source``; the server's own message ends the wait."""
         opened = self._require_open()
-        if not opened.reader.position.loading:
+        if opened.reader.paused or not opened.reader.position.loading:
             opened.stream.wait(timeout_s)
 
     def acknowledge(self, position: str) -> None:

@@ -97,7 +97,7 @@ def _decode(buffer: Bytes, end: int, count: int) -> tuple[float, float, dict[str
     at = 0
     while at < end:
         start = time.perf_counter()
-        starts, after = find_messages(buffer, at, min(at + GULP_BYTES, end), ord("w"))
+        starts, after = find_messages(buffer, at, min(at + GULP_BYTES, end), b"w")
         sizes = np.diff(np.append(starts, after)) - HEADER_BYTES
         found = time.perf_counter()
         events = scanner.scan(Gulp(buffer=buffer, at=starts + HEADER_BYTES, size=sizes))

@@ -88,8 +88,9 @@ def _guesses(part: Bytes, mark: bytes) -> Places:
             np.equal(part[block + place : block + place + size], value, out=marks[:size])
             np.logical_and(kinds[:size], marks[:size], out=kinds[:size])
         found.append(_ones(kinds) + block)
-    guesses = np.concatenate(found) if found else np.empty(0, np.int64)
-    return guesses[part[guesses + 1] == 0]
+    guesses: Places = np.concatenate(found) if found else np.empty(0, np.int64)
+    plausible: Places = guesses[part[guesses + 1] == 0]
+    return plausible
 
 
 def _ones(mask: npt.NDArray[np.bool_]) -> Places:

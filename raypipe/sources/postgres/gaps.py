@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raypipe.errors import SourceGap
-from raypipe.sources.postgres.connect import Address, Session, literal
+from raypipe.sources.postgres.address import Address
+from raypipe.sources.postgres.connect import Session, literal
 from raypipe.sources.postgres.position import Position, lsn_of, lsn_text
 
 _NEW_LOG = "run the pipeline with a new log, which loads all tables again."

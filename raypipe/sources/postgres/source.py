@@ -10,8 +10,9 @@ from raypipe.contracts import Piece, SourceView
 from raypipe.errors import InvariantBroken, SchemaMismatch
 from raypipe.model import TableSchema
 from raypipe.sources.postgres import install
+from raypipe.sources.postgres.address import parse_address
 from raypipe.sources.postgres.captured import Captured
-from raypipe.sources.postgres.connect import Session, parse_address
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.gaps import Server, read_server, read_slot, require_same, require_slot
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.reader import Reader
@@ -81,7 +82,7 @@ class PostgresSource:
         """See ``raypipe.contracts.Source``; installs the capture if the position is None."""
         self.close()
         stands = None if position is None else Position.parse(position)
-        session = Session(self._address, "control", answer_timeout_s=install.SLOT_TIMEOUT_S)
+        session = Session(self._address, "control")
         try:
             replication = Session(self._address, "reader", replication=True)
             try:

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from raypipe.errors import RaypipeError, Unavailable
-from raypipe.sources.postgres.connect import Address, Session, literal, meaning, quoted
+from raypipe.sources.postgres.address import Address
+from raypipe.sources.postgres.connect import Session, literal, meaning, quoted
 from raypipe.sources.postgres.events import (
     Event,
     Keepalive,

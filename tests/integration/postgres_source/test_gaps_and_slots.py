@@ -89,18 +89,22 @@ def test_a_reader_that_was_forgotten_makes_way_for_its_successor(database, read,
     second.drain()
     assert second.present("a")[(100,)] == 1
     with pytest.raises(RaypipeError) as caught:
-        while True:
-            reading.step()
-            reading.source.wait(0.05)
+        read_for_ever(reading)
     assert caught.value.directive is Directive.RETRY
+
+
+def read_for_ever(reading) -> None:
+    while True:
+        reading.step()
+        reading.source.wait(0.05)
 
 
 def test_a_slot_that_another_program_reads_is_left_alone(database, read, reading):
     reading.source.close()
-    from raypipe.sources.postgres import connect
+    from raypipe.sources.postgres import address, connect
 
-    address = connect.parse_address("shop", database.url)
-    with_other_name = connect.Session(address, "x", replication=True)
+    where = address.parse_address("shop", database.url)
+    with_other_name = connect.Session(where, "x", replication=True)
     try:
         with_other_name.run("SET application_name = 'somebody'")
         with_other_name.begin_copy(
@@ -181,9 +185,7 @@ def test_a_server_that_ends_in_mid_stream_goes_on_where_it_was(private, end, rea
     database.write("INSERT INTO a VALUES (300)")
     getattr(private, end)()
     with pytest.raises(RaypipeError) as caught:
-        for _ in range(100):
-            reading.step()
-            reading.source.wait(0.1)
+        read_for_ever(reading)
     assert caught.value.directive is Directive.RETRY
     private.start()
     reading.open()

@@ -60,6 +60,17 @@ class CanPauseLoads(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsForUs(Protocol):
+    """A source whose database keeps its own log for us, on its own disk."""
+
+    def kept(self) -> Mapping[str, int]:
+        """What it keeps now, by name: ``kept_bytes`` that were not acknowledged yet, and ``safe_bytes`` that it will
+        still write before it gives up on us, if it has such a bound.
+        """
+        ...
+
+
 class Source(Protocol):
     """One instance. Not thread-safe; one object is driven by one thread."""
 

@@ -396,4 +396,5 @@ def _instance_status(name: str, report: ReaderReport) -> InstanceStatus:
         parked=report.parked,
         rows=report.rows,
         error=report.error,
+        kept=dict(report.kept),
     )

@@ -157,11 +157,13 @@ class Reader:
                     parked=self._parked_before,
                     rows=self._rows_before,
                     seconds=dict(self._seconds_before),
+                    kept=self._requests.kept(source),
                     error="",
                     failing_s=0.0,
                 )
                 continue
-            self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position)
+            kept = self._requests.kept(source)
+            self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position, kept=kept)
             source.wait(IDLE_WAIT_S)
 
     def _tell(self, **news: object) -> None:

@@ -1,14 +1,15 @@
-"""A reader's side of snapshot requests: looks for them now and then, and tells when a load has begun."""
+"""What a reader does now and then beside reading: looks for requests, and asks what the source keeps for it."""
 
 from __future__ import annotations
 
 import time
 
-from raypipe.contracts import CanPauseLoads, Log, Piece, Source
+from raypipe.contracts import CanPauseLoads, KeepsForUs, Log, Piece, Source
 from raypipe.engine.snapshots import answered, read_request
 from raypipe.model import OP, Op
 
 LOOK_EVERY_S = 1.0
+ASK_EVERY_S = 5.0
 
 
 class Requests:
@@ -18,6 +19,8 @@ class Requests:
         self._looked_at = 0.0
         self._source: Source | None = None
         self._taken: set[str] = set()
+        self._asked_at = 0.0
+        self._kept: dict[str, int] = {}
 
     def look(self, log: Log, source: Source) -> tuple[str, ...]:
         """Tables that a person wants to be loaded and that were not taken up yet; lets loads rest or go on."""
@@ -31,6 +34,13 @@ class Requests:
         wanted = tuple(table for table in request.tables if table not in self._taken)
         self._taken.update(wanted)
         return wanted
+
+    def kept(self, source: Source) -> dict[str, int]:
+        """What the source's database keeps for us now; asked only every few seconds."""
+        now = time.monotonic()
+        if isinstance(source, KeepsForUs) and now - self._asked_at >= ASK_EVERY_S:
+            self._asked_at, self._kept = now, dict(source.kept())
+        return self._kept
 
     def done(self, log: Log, source: Source, piece: Piece) -> None:
         """Forgets a request once the beginning of the load is in the log."""

@@ -99,6 +99,18 @@ def read_slot(session: Session, address: Address) -> Slot | None:
     )
 
 
+def read_kept(session: Session, address: Address) -> dict[str, int]:
+    """Bytes of the server's log that the slot has not acknowledged, and that may be written before it is lost."""
+    rows = session.rows(
+        "SELECT (pg_current_wal_lsn() - confirmed_flush_lsn)::int8, safe_wal_size FROM pg_replication_slots"
+        f" WHERE slot_name = {literal(address.slot)}"
+    )
+    if not rows:
+        return {}
+    kept, safe = rows[0]
+    return {"kept_bytes": int(kept or 0)} | ({} if safe is None else {"safe_bytes": int(safe)})
+
+
 def gap(instance: str, why: str, remedy: str = "") -> SourceGap:
     """The error for a source that cannot go on."""
     return SourceGap(

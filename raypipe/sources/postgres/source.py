@@ -13,7 +13,7 @@ from raypipe.sources.postgres import install
 from raypipe.sources.postgres.address import parse_address
 from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Session
-from raypipe.sources.postgres.gaps import Server, read_server, read_slot, require_same, require_slot
+from raypipe.sources.postgres.gaps import Server, read_kept, read_server, read_slot, require_same, require_slot
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.reader import Reader
 from raypipe.sources.postgres.schema import path_of, require_tables
@@ -159,6 +159,10 @@ class PostgresSource:
     def acknowledge(self, position: str) -> None:
         """See ``raypipe.contracts.Source``; the server forgets what lies before at its next checkpoint."""
         self._require_open().stream.acknowledge(Position.parse(position).lsn)
+
+    def kept(self) -> Mapping[str, int]:
+        """See ``raypipe.contracts.KeepsForUs``: the slot's lag, and ``safe_wal_size`` where that is bounded."""
+        return read_kept(self._require_open().session, self._address)
 
     def progress(self) -> Mapping[str, float]:
         """See ``raypipe.contracts.Source``: rows loaded, of those that the server's statistics estimate."""

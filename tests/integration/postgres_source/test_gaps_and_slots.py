@@ -140,6 +140,27 @@ def confirmed(database) -> str:
     return f"{high.zfill(8)}/{low.zfill(8)}"
 
 
+def test_what_the_server_keeps_for_us_is_told(database, reading):
+    before = reading.source.kept()["kept_bytes"]
+    database.write("INSERT INTO a SELECT generate_series(1000, 9000)")
+    assert reading.source.kept()["kept_bytes"] > before + 100_000
+    reading.drain()
+    reading.source.acknowledge(reading.position)
+    _await(lambda: reading.source.kept()["kept_bytes"] < 100_000)
+
+
+@pytest.mark.parametrize(("database", "failover"), [("postgres18", True), ("postgres15", False)], indirect=["database"])
+def test_a_slot_follows_a_failover_where_the_server_can(database, read, failover):
+    database.write(*TABLE)
+    reading = read("a", failover="on")
+    if not failover:
+        with pytest.raises(RaypipeError, match="no failover slots"):
+            reading.open()
+        return
+    reading.open().until_loaded().agree()
+    assert database.rows(f"SELECT failover FROM pg_replication_slots WHERE slot_name = '{database.slot}'") == [[True]]
+
+
 def test_installing_twice_changes_nothing_and_removing_leaves_nothing(database, read):
     database.write(*TABLE)
     source = read("a").source

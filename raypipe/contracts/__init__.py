@@ -3,13 +3,15 @@
 from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
-from raypipe.contracts.source import Piece, Source, SourceView
+from raypipe.contracts.source import CanPauseLoads, KeepsForUs, Piece, Source, SourceView
 from raypipe.contracts.step import Step
 
 __all__ = [
+    "CanPauseLoads",
     "Crew",
     "EpochOutcome",
     "HoldsAShare",
+    "KeepsForUs",
     "Log",
     "LogBatch",
     "LogSlice",

@@ -62,6 +62,7 @@ class ReaderReport:
         fatal: An error no retry can mend; the run must end.
         seconds: By stage.
         reload: Of those asked for, what the log does not hold yet: a reader that takes over must be told.
+        kept: What the source's database keeps for us (``KeepsForUs``), in bytes.
     """
 
     state: str = "starting"
@@ -77,6 +78,7 @@ class ReaderReport:
     fatal: RaypipeError | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     reload: tuple[Reload, ...] = ()
+    kept: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from raypipe.contracts import Log, ReaderOrder, ReaderReport, Reload, Source
 from raypipe.engine.backoff import Backoff
 from raypipe.engine.pump import Pump
 from raypipe.errors import Directive, InvariantBroken, RaypipeError
+from raypipe.local.requests import Requests
 from raypipe.model import Claim
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Reader:
         self._rows_before = 0
         self._parked_before = 0
         self._seconds_before: dict[str, float] = {}
+        self._requests = Requests()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"reader-{prefix}", daemon=True)
 
@@ -131,6 +133,9 @@ class Reader:
                 self._tell(state="held", order=order, settled=True)
                 self._stopping.wait(IDLE_WAIT_S / 5)
                 continue
+            if pump.whole and (wanted := self._requests.look(log, source)):
+                self._reload = tuple({*self._reload, *wanted})
+                return  # and open the source again
             if pump.whole and log.size() > self._log_bytes:
                 self._tell(state="full", order=order, settled=False)
                 self._stopping.wait(IDLE_WAIT_S)
@@ -138,6 +143,7 @@ class Reader:
             piece = pump.advance(order.upto)
             figures = pump.figures
             if piece is not None:
+                self._requests.done(log, source, piece)
                 self._rows_before += figures.rows
                 self._parked_before += figures.parked
                 if self._reload:
@@ -158,11 +164,13 @@ class Reader:
                     rows=self._rows_before,
                     seconds=dict(self._seconds_before),
                     reload=self._reload,
+                    kept=self._requests.kept(source),
                     error="",
                     failing_s=0.0,
                 )
                 continue
-            self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position)
+            kept = self._requests.kept(source)
+            self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position, kept=kept)
             source.wait(IDLE_WAIT_S)
 
     def _tell(self, **news: object) -> None:

@@ -61,6 +61,7 @@ def instance_status(name: str, report: ReaderReport) -> InstanceStatus:
         parked=report.parked,
         rows=report.rows,
         error=report.error,
+        kept=dict(report.kept),
     )
 
 

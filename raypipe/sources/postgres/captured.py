@@ -112,6 +112,7 @@ class Captured:
             ),
             key=tuple(key),
             version=version,
+            key_only=bool(key) and table is not None and table.identity != "f",
         )
         self.schemas[f"{schema}.{name}"] = found
         return found

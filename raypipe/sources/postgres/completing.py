@@ -16,14 +16,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.errors import RaypipeError, SchemaMismatch, Unavailable
 from raypipe.model import IMAGE, Image, TableSchema
+from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured
-from raypipe.sources.postgres.connect import Address, Session, literal, quoted
-from raypipe.sources.postgres.copying import copy_rows
+from raypipe.sources.postgres.connect import Session, literal, quoted
+from raypipe.sources.postgres.copying import Copied, copy_rows
 from raypipe.sources.postgres.decode import Decoded, shape_of
 from raypipe.sources.postgres.keys import array_of, as_text
 from raypipe.sources.postgres.position import Position
@@ -69,7 +71,7 @@ class Round:
         schema = decoded.schema
         partial = np.flatnonzero(absent.any(axis=1))
         lacking = [schema.names[place] for place in np.flatnonzero(absent.any(axis=0)).tolist()]
-        found = self._read(schema, decoded.rows.take(pa.array(partial)), lacking, captured)
+        found, misfits = self._read(schema, decoded.rows.take(pa.array(partial)), lacking, captured)
         rows = decoded.rows
         for name, values in found.items():
             # Each partial row takes its value; the others keep theirs.
@@ -80,6 +82,11 @@ class Round:
         image = rows.column(IMAGE).to_numpy(zero_copy_only=False).copy()
         image[partial] = Image.FULL
         rows = rows.set_column(rows.schema.get_field_index(IMAGE), rows.schema.field(IMAGE), pa.array(image, pa.int8()))
+        if misfits is not None:
+            all_misfits = np.full(rows.num_rows, -1, np.int32) if decoded.misfits is None else decoded.misfits.copy()
+            fits = all_misfits[partial] < 0
+            all_misfits[partial[fits]] = misfits[fits]
+            decoded = replace(decoded, misfits=all_misfits)
         return replace(decoded, rows=rows, absent=None)
 
     def close(self) -> None:
@@ -88,8 +95,8 @@ class Round:
 
     def _read(
         self, schema: TableSchema, rows: pa.RecordBatch, names: list[str], captured: Captured
-    ) -> dict[str, pa.Array]:
-        """Values of columns for each of the rows, NULL where there is no such row any more."""
+    ) -> tuple[dict[str, pa.Array], npt.NDArray[np.int32] | None]:
+        """Values of columns for each of the rows, NULL where there is no such row any more; and which do not fit."""
         path = f"{schema.table.schema}.{schema.table.table}"
         if path not in self._tables:
             self._tables = {**self._tables, **find_tables(self._session, self._instance, [path])}
@@ -97,12 +104,12 @@ class Round:
         types = {column.name: column.type for column in schema.columns}
         known = {field.name: field for field in table.fields} if table is not None else {}
         if table is None or not set(schema.key) <= known.keys():
-            return {name: pa.nulls(rows.num_rows, types[name]) for name in names}
+            return {name: pa.nulls(rows.num_rows, types[name]) for name in names}, None
         now = {column.name: column for column in captured.sent(path, table.columns, table)}
         # A column that became another by now is not in the table's next version: its value is never looked at.
         readable = [name for name in names if name in now and now[name].kind(captured.catalog).type == types[name]]
         if not readable:
-            return {name: pa.nulls(rows.num_rows, types[name]) for name in names}
+            return {name: pa.nulls(rows.num_rows, types[name]) for name in names}, None
         columns = tuple(column for name in readable for column in schema.columns if column.name == name)
         shape = shape_of(replace(schema, columns=columns, key=()), [now[name] for name in readable], captured.catalog)
         given = [f"k{place}" for place in range(len(schema.key))]
@@ -124,7 +131,18 @@ class Round:
         read = {name: pa.concat_arrays([part.columns[place] for part in parts]) for place, name in enumerate(readable)}
         if any(len(values) != rows.num_rows for values in read.values()):
             raise SchemaMismatch(f"The key of {path} does not tell its rows apart.", table=path)
-        return {name: read[name] if name in read else pa.nulls(rows.num_rows, types[name]) for name in names}
+        whole = {name: read[name] if name in read else pa.nulls(rows.num_rows, types[name]) for name in names}
+        return whole, _misfits(parts, [schema.names.index(name) for name in readable])
+
+
+def _misfits(parts: list[Copied], columns: list[int]) -> npt.NDArray[np.int32] | None:
+    """For each row the place in the schema of its first column that does not fit; None if all do."""
+    if all(part.misfits is None for part in parts):
+        return None
+    found = np.concatenate(
+        [np.full(len(part.columns[0]), -1, np.int32) if part.misfits is None else part.misfits for part in parts]
+    )
+    return np.where(found >= 0, np.array(columns, np.int32)[np.maximum(found, 0)], np.int32(-1))
 
 
 def _places(partial: np.ndarray, rows: pa.RecordBatch) -> pa.Array:

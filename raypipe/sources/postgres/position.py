@@ -123,6 +123,7 @@ class Position:
         loads: How many times at this LSN tables were emptied for a load: each stands behind the one before.
         tables: Captured by this reader, by ``schema.table``; one that is not among them has yet to be loaded.
         loading: Tables whose snapshot is unfinished.
+        parked: Tables that have had rows in quarantine since they were last loaded, and how many are known to be there.
     """
 
     system: str
@@ -136,6 +137,7 @@ class Position:
     loads: int = 0
     tables: Mapping[str, Known] = field(default_factory=dict)
     loading: Mapping[str, Load] = field(default_factory=dict)
+    parked: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def boundary(self) -> bool:
@@ -171,6 +173,8 @@ class Position:
             parts["snapshot"] = self.snapshot
         if self.loads:
             parts["loads"] = self.loads
+        if self.parked:
+            parts["parked"] = dict(self.parked)
         if self.loading:
             parts["loading"] = {name: _load_parts(load) for name, load in self.loading.items()}
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))

@@ -16,18 +16,19 @@ import pyarrow as pa
 from raypipe.contracts import Piece
 from raypipe.errors import SchemaMismatch, Unavailable
 from raypipe.model import ChangeBatch
+from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured, truncate_batch
 from raypipe.sources.postgres.completing import Round
-from raypipe.sources.postgres.connect import Address, Session
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.copier import Copier
 from raypipe.sources.postgres.decode import Decoded, decode
 from raypipe.sources.postgres.events import Keepalive, Relation, Rows, Truncate
 from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gaps import gap
 from raypipe.sources.postgres.gathering import Gathered
-from raypipe.sources.postgres.misfits import require_fitting
+from raypipe.sources.postgres.parking import add_fitting, empty
 from raypipe.sources.postgres.position import Load, Partial, Position, lsn_of
-from raypipe.sources.postgres.snapshot import Passing, Visible, passed
+from raypipe.sources.postgres.snapshot import Passing, Visible, current_moment, passed
 from raypipe.sources.postgres.stream import Stream
 
 # A poll waits this long for what is known to be there; the server may be decoding changes that are not ours.
@@ -83,6 +84,7 @@ class Reader:
         self._looked_at = time.monotonic()
         self._told = position
         self.position = position
+        self.paused = False
 
     def next_piece(self, max_bytes: int, limit: Position | None) -> Piece | None:
         """The next piece; None if there is nothing new, or nothing before the limit.
@@ -99,7 +101,7 @@ class Reader:
         gathered = Gathered()
         if self.position.boundary:
             self._begin_loads(gathered)
-            if limit is None and self.position.loading:
+            if limit is None and self.position.loading and (not self.paused or self._copier.busy):
                 self._copy(gathered, max_bytes)
         if not self._copier.busy:
             self._follow(gathered, max_bytes, limit)
@@ -132,6 +134,10 @@ class Reader:
         if not self._restart:
             return
         self.position = replace(self.position, loads=self.position.loads + 1)
+        if self._restart.keys() & self.position.parked.keys():
+            since = max(self._restart.values())
+            self._restart = {**dict.fromkeys(self.position.parked, since), **self._restart}
+            self.position = empty(gathered, self.position, self._instance, None)
         loading = dict(self.position.loading)
         known = dict(self.position.tables)
         for path, since in sorted(self._restart.items()):
@@ -267,8 +273,8 @@ class Reader:
             if decoded.absent is not None and decoded.absent.any():
                 decoded = self._completed(decoded, limit)
                 images = decoded.rows
-            require_fitting(decoded.misfits, decoded.schema)
-            gathered.add(ChangeBatch(decoded.schema, images))
+            batch = ChangeBatch(decoded.schema, images)
+            self.position = add_fitting(gathered, self.position, batch, decoded.misfits)
 
     def _completed(self, decoded: Decoded, limit: Position | None) -> Decoded:
         if self._round is None:
@@ -287,12 +293,21 @@ class Reader:
             table = shape.schema.table
             path = f"{table.schema}.{table.table}"
             gathered.add(truncate_batch(shape.schema, event.final_lsn, event.ordinal + place, event.time_us))
+            if path in self.position.parked:
+                self._load_parked_again(gathered, path, event.time_us)
             if path in self.position.loading:
                 # What a chunk has of it may be older or newer: the load begins again, which costs nothing now.
                 again = Load(since=self.position.loading[path].since)
                 self.position = replace(self.position, loading={**self.position.loading, path: again})
         after = Partial(commit=event.final_lsn, ordinal=event.ordinal + len(event.oids))
         self.position = replace(self.position, partial=after)
+
+    def _load_parked_again(self, gathered: Gathered, emptied: str, time_us: int) -> None:
+        """After a TRUNCATE of a table that has rows in quarantine: the others come back into it with their loads."""
+        others = self.position.parked.keys() - {emptied}
+        self.position = empty(gathered, self.position, self._instance, time_us)
+        if others:
+            self._restart.update(dict.fromkeys(others, current_moment(self._session).xmax))
 
     # Finishing
 
@@ -311,6 +326,7 @@ class Reader:
             position=position.to_text(),
             boundary=position.boundary,
             loading=tuple(_relation(self._instance, path) for path in sorted(position.loading)),
+            parked=gathered.parked,
         )
 
 

@@ -10,9 +10,10 @@ from raypipe.contracts import Piece, SourceView
 from raypipe.errors import InvariantBroken, SchemaMismatch
 from raypipe.model import TableSchema
 from raypipe.sources.postgres import install
+from raypipe.sources.postgres.address import parse_address
 from raypipe.sources.postgres.captured import Captured
-from raypipe.sources.postgres.connect import Session, parse_address
-from raypipe.sources.postgres.gaps import Server, read_server, read_slot, require_same, require_slot
+from raypipe.sources.postgres.connect import Session
+from raypipe.sources.postgres.gaps import Server, read_kept, read_server, read_slot, require_same, require_slot
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.reader import Reader
 from raypipe.sources.postgres.schema import path_of, require_tables
@@ -81,7 +82,7 @@ class PostgresSource:
         """See ``raypipe.contracts.Source``; installs the capture if the position is None."""
         self.close()
         stands = None if position is None else Position.parse(position)
-        session = Session(self._address, "control", answer_timeout_s=install.SLOT_TIMEOUT_S)
+        session = Session(self._address, "control")
         try:
             replication = Session(self._address, "reader", replication=True)
             try:
@@ -145,15 +146,23 @@ class PostgresSource:
             self.close()  # whatever was half read is read again from the log's position
             raise
 
+    def pause_loads(self, paused: bool) -> None:
+        """See ``raypipe.contracts.CanPauseLoads``; a table without a key that is being copied is copied to its end."""
+        self._require_open().reader.paused = paused
+
     def wait(self, timeout_s: float) -> None:
         """See ``raypipe.contracts.Source``; the server's own message ends the wait."""
         opened = self._require_open()
-        if not opened.reader.position.loading:
+        if opened.reader.paused or not opened.reader.position.loading:
             opened.stream.wait(timeout_s)
 
     def acknowledge(self, position: str) -> None:
         """See ``raypipe.contracts.Source``; the server forgets what lies before at its next checkpoint."""
         self._require_open().stream.acknowledge(Position.parse(position).lsn)
+
+    def kept(self) -> Mapping[str, int]:
+        """See ``raypipe.contracts.KeepsForUs``: the slot's lag, and ``safe_wal_size`` where that is bounded."""
+        return read_kept(self._require_open().session, self._address)
 
     def progress(self) -> Mapping[str, float]:
         """See ``raypipe.contracts.Source``: rows loaded, of those that the server's statistics estimate."""

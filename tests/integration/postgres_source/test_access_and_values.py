@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -11,13 +12,50 @@ from reading import Reading
 from raypipe.errors import Kind, RaypipeError, SchemaMismatch
 
 
-def test_infinity_is_refused_by_name_and_carried_as_text_on_demand(database, read):
+def test_what_arrow_has_no_place_for_waits_in_quarantine_until_it_is_mended(database, read):
+    database.write(
+        "CREATE TABLE prices(id int PRIMARY KEY, price numeric(12,2), valid_to timestamptz)",
+        "INSERT INTO prices VALUES (1, 9.5, 'infinity'), (2, 1, '2026-01-01'), (3, 'NaN', NULL)",
+    )
+    reading = read("prices").open().until_loaded()
+    assert [row[0] for row in reading.present("prices")] == [2]
+    assert waiting(reading) == {(1, "valid_to"), (3, "price")}
+    database.write("INSERT INTO prices VALUES (4, 'NaN', NULL)", "UPDATE prices SET price = 'NaN' WHERE id = 2")
+    reading.drain()
+    assert waiting(reading) == {(1, "valid_to"), (3, "price"), (4, "price"), (2, "price")}
+    assert not reading.present("prices")
+    with reading.source.view() as view:
+        assert view.parked("shop.prices") == 4
+    database.write("UPDATE prices SET valid_to = '2026-01-01' WHERE id = 1", "DELETE FROM prices WHERE id = 3")
+    reading.agree()
+    assert waiting(reading) == {(4, "price"), (2, "price")}
+    reading.open(reload=["shop.prices"]).until_loaded().agree()
+    assert waiting(reading) == {(4, "price"), (2, "price")}
+    database.write("TRUNCATE prices")
+    reading.agree()
+    assert waiting(reading) == set()
+
+
+def waiting(reading) -> set[tuple]:
+    """Key and column of the rows in quarantine."""
+    return {
+        (int(json.loads(row[1])[0]), row[2])
+        for row in reading.present("_raypipe_quarantine")
+        if row[0] == "shop.prices"
+    }
+
+
+def test_a_key_that_arrow_has_no_place_for_is_refused_by_name(database, read):
+    database.write("CREATE TABLE days(day date PRIMARY KEY)", "INSERT INTO days VALUES ('infinity')")
+    with pytest.raises(SchemaMismatch, match=r"Column day of the key .* text_columns=days.day"):
+        read("days").open().until_loaded()
+
+
+def test_columns_are_carried_as_text_on_demand(database, read):
     database.write(
         "CREATE TABLE prices(id int PRIMARY KEY, price numeric(12,2), valid_to timestamptz)",
         "INSERT INTO prices VALUES (1, 9.5, 'infinity')",
     )
-    with pytest.raises(SchemaMismatch, match=r"Column valid_to .* text_columns=prices.valid_to"):
-        read("prices").open().until_loaded()
     reading = read("prices", text_columns="prices.valid_to,prices.price").open().until_loaded()
     database.write("INSERT INTO prices VALUES (2, 'NaN', '-infinity')", "UPDATE prices SET price = 1 WHERE id = 1")
     reading.drain()

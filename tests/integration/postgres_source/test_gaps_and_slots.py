@@ -89,18 +89,22 @@ def test_a_reader_that_was_forgotten_makes_way_for_its_successor(database, read,
     second.drain()
     assert second.present("a")[(100,)] == 1
     with pytest.raises(RaypipeError) as caught:
-        while True:
-            reading.step()
-            reading.source.wait(0.05)
+        read_for_ever(reading)
     assert caught.value.directive is Directive.RETRY
+
+
+def read_for_ever(reading) -> None:
+    while True:
+        reading.step()
+        reading.source.wait(0.05)
 
 
 def test_a_slot_that_another_program_reads_is_left_alone(database, read, reading):
     reading.source.close()
-    from raypipe.sources.postgres import connect
+    from raypipe.sources.postgres import address, connect
 
-    address = connect.parse_address("shop", database.url)
-    with_other_name = connect.Session(address, "x", replication=True)
+    where = address.parse_address("shop", database.url)
+    with_other_name = connect.Session(where, "x", replication=True)
     try:
         with_other_name.run("SET application_name = 'somebody'")
         with_other_name.begin_copy(
@@ -134,6 +138,27 @@ def confirmed(database) -> str:
     )
     high, _, low = place.partition("/")
     return f"{high.zfill(8)}/{low.zfill(8)}"
+
+
+def test_what_the_server_keeps_for_us_is_told(database, reading):
+    before = reading.source.kept()["kept_bytes"]
+    database.write("INSERT INTO a SELECT generate_series(1000, 9000)")
+    assert reading.source.kept()["kept_bytes"] > before + 100_000
+    reading.drain()
+    reading.source.acknowledge(reading.position)
+    _await(lambda: reading.source.kept()["kept_bytes"] < 100_000)
+
+
+@pytest.mark.parametrize(("database", "failover"), [("postgres18", True), ("postgres15", False)], indirect=["database"])
+def test_a_slot_follows_a_failover_where_the_server_can(database, read, failover):
+    database.write(*TABLE)
+    reading = read("a", failover="on")
+    if not failover:
+        with pytest.raises(RaypipeError, match="no failover slots"):
+            reading.open()
+        return
+    reading.open().until_loaded().agree()
+    assert database.rows(f"SELECT failover FROM pg_replication_slots WHERE slot_name = '{database.slot}'") == [[True]]
 
 
 def test_installing_twice_changes_nothing_and_removing_leaves_nothing(database, read):
@@ -181,9 +206,7 @@ def test_a_server_that_ends_in_mid_stream_goes_on_where_it_was(private, end, rea
     database.write("INSERT INTO a VALUES (300)")
     getattr(private, end)()
     with pytest.raises(RaypipeError) as caught:
-        for _ in range(100):
-            reading.step()
-            reading.source.wait(0.1)
+        read_for_ever(reading)
     assert caught.value.directive is Directive.RETRY
     private.start()
     reading.open()

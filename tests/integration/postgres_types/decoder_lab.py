@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterator
 
@@ -84,7 +85,12 @@ class Lab:
         sock, leftover = self.session.begin_copy(
             f"COPY (SELECT {names} FROM {table} ORDER BY id) TO STDOUT (FORMAT binary)"
         )
-        stream, parts, misfits, first = CopyStream(sock, leftover=leftover, mark=0), [], [], True
+        stream, parts, misfits, first = (
+            CopyStream(sock, leftover=leftover, mark=struct.pack("!H", shape.sent)),
+            [],
+            [],
+            True,
+        )
         while not stream.finished:
             gulp = stream.gulp(WITHIN_S)
             if gulp is not None:

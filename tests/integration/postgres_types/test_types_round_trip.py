@@ -7,15 +7,28 @@ import pytest
 from decoder_lab import Lab
 from type_values import CASES, DEFINITIONS, MISFIT, Case
 
-from raypipe.sources.postgres.decode import Decoded, decode
+from raypipe.sources.postgres.decode import Shape, decode
 from raypipe.sources.postgres.events import Event, Rows
 
 COLUMNS = [f"c{number}" for number in range(len(CASES))]
 COUNT = max(len(case.values) for case in CASES)
 
 
-def have_rows(seen: list[Event]) -> bool:
-    return any(isinstance(event, Rows) and len(event) for event in seen)
+def committed(seen: list[Event]) -> bool:
+    """Whether a transaction with rows, or its last rows, has ended."""
+    rows = [event for event in seen if isinstance(event, Rows)]
+    return any(len(event) for event in rows) and bool(rows[-1].transactions.end_lsn[-1:].any())
+
+
+def streamed(lab: Lab, shape: Shape) -> tuple[pa.Table, list[int]]:
+    """The rows of the next transaction that has any, and the places of misfits."""
+    tables, misfits = [], []
+    for event in lab.events(committed):
+        if isinstance(event, Rows) and len(event):
+            [part] = decode(event, {int(event.oid[0]): shape})
+            tables.append(pa.Table.from_batches([part.rows]))
+            misfits += [-1] * part.rows.num_rows if part.misfits is None else part.misfits.tolist()
+    return pa.concat_tables(tables).combine_chunks(), misfits
 
 
 def exact(array: pa.Array) -> list[object]:
@@ -53,8 +66,8 @@ def as_exact(value: object) -> object:
 
 
 @pytest.fixture
-def typed(lab: Lab) -> tuple[Lab, Decoded]:
-    """A table with every type, written with the slot waiting, and what came by stream."""
+def typed(lab: Lab) -> Lab:
+    """A table with every type, written with the slot waiting."""
     columns = ", ".join(f"{name} {case.declared}" for name, case in zip(COLUMNS, CASES, strict=True))
     lab.database.write(*DEFINITIONS, f"CREATE TABLE typed (id int PRIMARY KEY, {columns})")
     lab.publish("typed")
@@ -65,43 +78,38 @@ def typed(lab: Lab) -> tuple[Lab, Decoded]:
         values = ", ".join([str(place), *(f"({case.values[place][0]})::{case.declared}" for _, case in given)])
         inserts.append(f"INSERT INTO typed ({names}) VALUES ({values})")
     lab.database.write(*inserts, f"INSERT INTO typed (id) VALUES ({COUNT})")
-    for event in lab.events(have_rows):
-        if isinstance(event, Rows) and len(event):
-            [decoded] = decode(event, {int(event.oid[0]): lab.shape("typed")})
-            return lab, decoded
-    raise AssertionError
+    return lab
 
 
-def test_every_type_comes_by_stream_and_by_copy_as_what_it_is(typed: tuple[Lab, Decoded]) -> None:
-    lab, decoded = typed
-    copied, misfits = lab.copy(lab.shape("typed"), "typed")
-    assert decoded.misfits is not None
-    assert decoded.misfits.tolist() == misfits
+def test_every_type_comes_by_stream_and_by_copy_as_what_it_is(typed: Lab) -> None:
+    lab, shape = typed, typed.shape("typed")
+    rows, misfits = streamed(lab, shape)
+    copied, copied_misfits = lab.copy(shape, "typed")
+    assert misfits == copied_misfits
     texts = ", ".join(f"CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END" for name in COLUMNS)
     by_server = lab.session.rows(f"SELECT {texts} FROM typed ORDER BY id")
     parked = {-1: set(range(COUNT + 1))}
     for number, (name, case) in enumerate(zip(COLUMNS, CASES, strict=True)):
-        streamed = decoded.rows.column(name)
-        streamed.validate(full=True)
+        column = rows.column(name).combine_chunks()
+        column.validate(full=True)
         copied[number + 1].validate(full=True)
-        assert streamed.type == copied[number + 1].type == case.arrow, case.declared
-        assert exact(streamed) == exact(copied[number + 1]), case.declared
+        assert column.type == copied[number + 1].type == case.arrow, case.declared
+        assert exact(column) == exact(copied[number + 1]), case.declared
         expected = expected_of(case, [row[number] for row in by_server])
-        assert exact(streamed) == as_exact(expected), case.declared
+        assert exact(column) == as_exact(expected), case.declared
         wrong = {place for place, (_, value) in enumerate(case.values) if value is MISFIT}
         parked[-1] -= wrong
     assert {place for place, misfit in enumerate(misfits) if misfit < 0} == parked[-1]
 
 
-def test_a_declared_type_is_called_what_the_server_calls_it(typed: tuple[Lab, Decoded]) -> None:
-    lab, decoded = typed
-    rows = lab.session.rows(
+def test_a_declared_type_is_called_what_the_server_calls_it(typed: Lab) -> None:
+    rows = typed.session.rows(
         "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
         " WHERE attrelid = 'typed'::regclass AND attnum > 0 ORDER BY attnum"
     )
     named = [
         (column.declared.replace("[][]", "[]").replace("[][]", "[]"), row[0])
-        for column, row in zip(decoded.schema.columns, rows, strict=True)
+        for column, row in zip(typed.shape("typed").schema.columns, rows, strict=True)
     ]
     assert [declared for declared, _ in named] == [by_server for _, by_server in named]
 
@@ -112,12 +120,8 @@ def test_a_label_added_to_an_enum_comes_like_the_others(lab: Lab) -> None:
     lab.publish("moods")
     lab.database.rows("ALTER TYPE mood ADD VALUE 'new'")
     lab.database.write("INSERT INTO moods VALUES (1, 'new')")
-    found = [
-        decode(event, {int(event.oid[0]): shape})[0].rows.column("m").to_pylist()
-        for event in lab.events(have_rows)
-        if isinstance(event, Rows) and len(event)
-    ]
-    assert found == [["new"]]
+    rows, _ = streamed(lab, shape)
+    assert rows.column("m").to_pylist() == ["new"]
 
 
 def test_a_type_of_an_extension_comes_as_its_text(lab: Lab) -> None:
@@ -128,16 +132,12 @@ def test_a_type_of_an_extension_comes_as_its_text(lab: Lab) -> None:
     lab.publish("odd")
     lab.database.write("""INSERT INTO odd VALUES (1, 'a=>1,b=>NULL', 'Abc', ARRAY['x=>"y"'::hstore])""")
     shape = lab.shape("odd")
-    for event in lab.events(have_rows):
-        if isinstance(event, Rows) and len(event):
-            [decoded] = decode(event, {int(event.oid[0]): shape})
+    rows, _ = streamed(lab, shape)
     copied, _ = lab.copy(shape, "odd")
     assert [column.declared for column in shape.schema.columns] == ["integer", "hstore", "citext", "hstore[]"]
-    assert [decoded.rows.column(name).to_pylist() for name in ("h", "c", "hs")] == [
+    assert [rows.column(name).to_pylist() for name in ("h", "c", "hs")] == [
         ['"a"=>"1", "b"=>NULL'],
         ["Abc"],
         ['{"\\"x\\"=>\\"y\\""}'],
     ]
-    assert [column.to_pylist() for column in copied[1:]] == [
-        decoded.rows.column(n).to_pylist() for n in ("h", "c", "hs")
-    ]
+    assert [column.to_pylist() for column in copied[1:]] == [rows.column(n).to_pylist() for n in ("h", "c", "hs")]

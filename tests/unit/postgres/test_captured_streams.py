@@ -32,7 +32,7 @@ def catalog(mood: int = 0) -> Catalog:
 def gulps(scene: str, messages_each: int = 1_000_000) -> list[Gulp]:
     data = (FOLDER / f"{scene}.bin").read_bytes()
     buffer = np.frombuffer(data + bytes(PADDING_BYTES), np.uint8)
-    starts, end = find_messages(buffer, 0, len(data), ord("w"))
+    starts, end = find_messages(buffer, 0, len(data), b"w")
     assert end == len(data)
     sizes = np.diff(np.append(starts, end)) - HEADER_BYTES
     return [
@@ -186,9 +186,9 @@ def test_prepared_transactions_are_told_with_what_became_of_them():
 def test_a_stream_that_ends_anywhere_gives_what_was_whole(scene):
     data = (FOLDER / f"{scene}.bin").read_bytes()
     buffer = np.frombuffer(data + bytes(PADDING_BYTES), np.uint8)
-    starts, _ = find_messages(buffer, 0, len(data), ord("w"))
+    starts, _ = find_messages(buffer, 0, len(data), b"w")
     for end in range(0, len(data), max(1, len(data) // 997)):
-        found, after = find_messages(buffer, 0, end, ord("w"))
+        found, after = find_messages(buffer, 0, end, b"w")
         assert found.tolist() == starts[: len(found)].tolist()
         assert after == (starts[len(found)] if len(found) < len(starts) else len(data))
 

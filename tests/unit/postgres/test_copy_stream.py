@@ -80,6 +80,10 @@ def test_a_message_larger_than_the_buffer_makes_it_grow(pair):
     stream = CopyStream(ours, buffer_bytes=1 << 16)
     assert payloads(stream, 3) == [wal_of(b"before"), wal_of(huge), wal_of(b"after")]
     sender.join()
+    theirs.sendall(wal(b"small again"))
+    gulp = stream.gulp(WAIT_S)
+    assert gulp is not None
+    assert len(gulp.buffer) < 1 << 17
 
 
 def test_a_message_longer_than_the_protocol_allows_is_refused(pair):

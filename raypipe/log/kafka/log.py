@@ -13,6 +13,7 @@ from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError, Unavai
 from raypipe.log.kafka import reading, retention
 from raypipe.log.kafka.address import parse_address
 from raypipe.log.kafka.clients import ANSWER_S, Clients
+from raypipe.log.kafka.debezium import DebeziumJson
 from raypipe.log.kafka.failures import explain
 from raypipe.log.kafka.fence import Fence
 from raypipe.log.kafka.follow import Follower
@@ -47,7 +48,8 @@ class KafkaLog:
         self._names = ControlTopics(pipeline)
         self._query = Query(self._clients)
         self._topics = Topics(self._clients, self._names, self._query)
-        self._reading = reading.Reading(self._clients, self._query)
+        self._json = DebeziumJson()
+        self._reading = reading.Reading(self._clients, self._query, self._json)
         self._retention = retention.Retention(self._clients, self._names, self._topics, self._append)
         self._fence = Fence(
             self._clients,
@@ -153,7 +155,7 @@ class KafkaLog:
             writer = Writer(self._clients, self._names, self._follower, self._fence, self._topics, instance, claim)
             self._writers[instance] = writer
             self._check_position(instance, writer)
-        self._transactions[instance] = KafkaLogTransaction(writer, self._names, self._compression)
+        self._transactions[instance] = KafkaLogTransaction(writer, self._names, self._compression, self._json)
         return self._transactions[instance]
 
     def position(self, instance: str) -> str | None:
@@ -242,6 +244,7 @@ class KafkaLog:
             self._follower.close()
         self._reading.close()
         self._query.close()
+        self._json.close()
         self._retention.close()
         self._topics.close()
 

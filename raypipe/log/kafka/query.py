@@ -53,6 +53,8 @@ class Query:
             except KafkaException as error:
                 inner = error_of(error)
                 patience_s = _KNOWN_EVERYWHERE_S if inner.code() in MISSING else ANSWER_S if passing(inner) else 0.0
+                if waited_s > patience_s and inner.code() == KafkaError._UNKNOWN_PARTITION:
+                    raise self.silent(topic) from error
                 if waited_s > patience_s:
                     raise explain(self._clients.place, error, topic) from error
             if waited_s > ANSWER_S:
@@ -123,6 +125,8 @@ _PASSING = frozenset(
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._TIMED_OUT,
         KafkaError._RESOLVE,
+        # What a client says of every partition while no broker answers.
+        KafkaError._UNKNOWN_PARTITION,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.REPLICA_NOT_AVAILABLE,

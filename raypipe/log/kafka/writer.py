@@ -52,6 +52,7 @@ class Writer:
         self.instance = instance
         self.claim = claim
         self.place = clients.place
+        self.address = clients.address
         fence.check(instance, claim)
         fence.register(instance, claim)
         transactional_id = names.transactional_id(instance)
@@ -93,14 +94,14 @@ class Writer:
             self.producer.abort_transaction(timeout_s)
             raise
 
-    def serve(self) -> None:
-        """Lets delivery reports in, without waiting.
+    def serve(self, timeout_s: float = 0.0) -> None:
+        """Lets delivery reports in, waiting for one if told to.
 
         Raises:
             KafkaException: the producer can write nothing more.
         """
         try:
-            self.producer.poll(0)
+            self.producer.poll(timeout_s)
         except SystemError:
             self.producer.abort_transaction(0)
             raise

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
 from raypipe.log.kafka.address import KafkaAddress
+from raypipe.log.kafka.failures import REFUSED
 
 # librdkafka's own words, which end up on standard error otherwise. Errors that matter reach us as exceptions.
 library_logger = logging.getLogger("raypipe.log.kafka.library")
@@ -139,6 +140,11 @@ class Clients:
         )
 
     def _note_error(self, error: KafkaError) -> None:
-        """Keeps the newest error of a connection: it says why an answer did not come."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.last_error is None:
+        """Keeps why a connection failed: it says why an answer did not come.
+
+        A refusal stays, because what follows it are the attempts to connect again.
+        """
+        if self.last_error is None or (
+            error.code() != KafkaError._ALL_BROKERS_DOWN and self.last_error.code() not in REFUSED
+        ):
             self.last_error = error

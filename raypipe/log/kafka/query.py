@@ -101,6 +101,8 @@ class Query:
 
     def silent(self, topic: str) -> Unavailable:
         """No answer in time; the connection's own last error says why."""
+        if self._made is not None:
+            self._made.poll(0)  # lets the library say what it knows of its connections
         last = self._clients.last_error
         if last is not None:
             error = explain(self._clients.place, last, topic)

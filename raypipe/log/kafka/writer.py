@@ -62,7 +62,7 @@ class Writer:
         try:
             fence.check(instance, claim)
             # The transaction of whoever wrote before has ended one way or the other: this is all there will be of it.
-            history = follower.sync()
+            history = follower.settle(topics.end(names.cuts))
             self.identity = history.now.log
             self.entries: dict[str, TopicEntry] = {}
             self.fresh: dict[str, TopicEntry] = {}  # made by this writer, in no record yet

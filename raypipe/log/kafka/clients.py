@@ -59,11 +59,11 @@ class Clients:
 
     def following(self) -> Consumer:
         """A consumer that stays at the end of small topics."""
-        return self._consumer(FOLLOW_WAIT_MS, queued_bytes=4 << 20, committed=True)
+        return self._consumer(FOLLOW_WAIT_MS, queued_bytes=4 << 20)
 
     def jumping(self) -> Consumer:
         """A consumer that is told again and again where to read, and that answers for offsets."""
-        return self._consumer(JUMP_WAIT_MS, queued_bytes=CONSUMER_BYTES, committed=True)
+        return self._consumer(JUMP_WAIT_MS, queued_bytes=CONSUMER_BYTES)
 
     def producer(self) -> Producer:
         """For records outside of transactions; no record is lost, doubled or out of order."""
@@ -116,7 +116,7 @@ class Clients:
             "retry.backoff.ms": 5,
         }
 
-    def _consumer(self, wait_ms: int, queued_bytes: int, committed: bool) -> Consumer:
+    def _consumer(self, wait_ms: int, queued_bytes: int) -> Consumer:
         return Consumer(
             self._base()
             | {
@@ -125,7 +125,7 @@ class Clients:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
-                "isolation.level": "read_committed" if committed else "read_uncommitted",
+                "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 "check.crcs": True,
                 "fetch.wait.max.ms": wait_ms,

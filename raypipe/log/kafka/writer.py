@@ -45,7 +45,7 @@ class Writer:
         instance: str,
         claim: Claim,
     ) -> None:
-        self._clients = clients
+        self.clients = clients
         self._follower = follower
         self._fence = fence
         self._topics = topics

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from kafka_lab import changes, ids, new_pipeline, put, stored, topic, wait_until
 
 from cluster.services.kafka import KafkaCluster
-from raypipe.errors import Corrupt, Kind, RaypipeError, SchemaMismatch, SourceGap, Unavailable
+from raypipe.errors import Corrupt, Fenced, Kind, RaypipeError, SchemaMismatch, SourceGap, Unavailable
 from raypipe.log import log_exists, open_existing_log
 from raypipe.log.kafka import KafkaLog
 
@@ -236,3 +236,21 @@ def test_what_is_forgotten_leaves_kafka_and_the_lag_shows_as_a_consumer_group(
     assert fresh.retain(cuts[1]) == 0
     put(fresh, fresh.renew(claim), "9", 9)
     assert ids(stored(opened(), after=cuts[2])) == [3, 9]
+
+
+def test_a_long_history_of_claims_is_summed_up_and_still_counts_and_fences(
+    opened: Opened, pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raypipe.log.kafka.fence._SUMMED_UP_AT", 6)
+    log = opened()
+    claim = log.claim(pipeline)
+    put(log, claim, "1", 1)
+    for run in range(2, 9):
+        later = opened().claim(pipeline)
+        assert (later.run, later.generation > claim.generation) == (run, True)
+        with pytest.raises(Fenced):
+            log.renew(claim)
+        log, claim = opened(), later
+        put(log, claim, str(run), run)
+    assert log._query.bounds(f"{pipeline}.raypipe.claims")[0] > 6, "older claims are gone"
+    assert ids(stored(opened())) == list(range(1, 9))

@@ -147,3 +147,12 @@ def test_records_and_headers_are_read_back() -> None:
         header_of([("raypipe", b"?")])
     with pytest.raises(ValueError, match="format"):
         CutRecord.from_bytes(records(3, 1)[0][1].to_bytes().replace(b'"format":1', b'"format":2'))
+
+
+def test_a_long_backlog_keeps_a_bounded_number_of_states(seed: int) -> None:
+    given = records(seed, 20_000)
+    made = history(given, 500)
+    assert len(made._states) <= 33
+    expected = cuts_of(given)
+    for number in random.Random(seed).sample(sorted(expected), 20):
+        assert made.cut(number) == expected[number]

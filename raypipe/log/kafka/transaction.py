@@ -363,11 +363,16 @@ class KafkaLogTransaction:
         kept, self._work = self._work, _Work(place=self._work.place)
         record = self._record(position, False, loading)
         self._work = kept
+        offsets: list[int] = []
         alone = writer.clients.producer()
-        alone.produce(self._names.cuts, value=record.to_bytes(), partition=0)
+        alone.produce(
+            self._names.cuts,
+            value=record.to_bytes(),
+            partition=0,
+            on_delivery=lambda _, message: offsets.append(message.offset() or 0),
+        )
         alone.flush(ANSWER_S)
-        while writer.state.records < record.number:
-            writer.await_cut(writer.state.records + 1)
+        writer.await_cut(offsets[0] + 1)
 
 
 class _Aborting:

@@ -134,7 +134,7 @@ class KafkaLogTransaction:
         if self._begun and not self.broken:
             try:
                 self._writer.producer.abort_transaction(ANSWER_S)
-            except KafkaException:
+            except (KafkaException, SystemError):
                 # The next writer of the instance ends the transaction when it takes the transactional id.
                 self.broken = True
 
@@ -144,7 +144,7 @@ class KafkaLogTransaction:
 
     def _begin(self) -> None:
         if not self._begun:
-            self._writer.producer.begin_transaction()
+            self._writer.begin()
             self._begun = True
 
     def _aborting(self) -> _Aborting:
@@ -332,7 +332,7 @@ class KafkaLogTransaction:
         number = self._work.cut_offset + 1
         while True:
             try:
-                writer.producer.commit_transaction(ANSWER_S)
+                writer.commit(ANSWER_S)
                 break
             except KafkaException as error:
                 inner = error.args[0]

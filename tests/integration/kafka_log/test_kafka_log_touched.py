@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from kafka_lab import changes, ids, new_pipeline, put, stored, topic, wait_until
 
 from cluster.services.kafka import KafkaCluster
-from raypipe.errors import Corrupt, Fenced, Kind, RaypipeError, SchemaMismatch, SourceGap, Unavailable
+from raypipe.errors import Corrupt, Fenced, Kind, LimitExceeded, RaypipeError, SchemaMismatch, SourceGap, Unavailable
 from raypipe.log import log_exists, open_existing_log
 from raypipe.log.kafka import KafkaLog
 
@@ -254,3 +255,27 @@ def test_a_long_history_of_claims_is_summed_up_and_still_counts_and_fences(
         put(log, claim, str(run), run)
     assert log._query.bounds(f"{pipeline}.raypipe.claims")[0] > 6, "older claims are gone"
     assert ids(stored(opened())) == list(range(1, 9))
+
+
+def test_a_value_larger_than_the_brokers_usual_bound_is_carried(opened: Opened, pipeline: str) -> None:
+    log = opened()
+    body = os.urandom(20 << 20)
+    put(log, log.claim(pipeline), "1", 1, body=body)
+    (batch,) = stored(opened())
+    assert batch.batch.rows.column("body")[0].as_py() == body
+    transaction = log.begin("shop", log.claim(pipeline))
+    with pytest.raises(LimitExceeded, match="holds"):
+        transaction.append(topic(pipeline), changes(2, body=os.urandom(65 << 20)))
+
+
+def test_a_large_transaction_is_one_cut_in_many_slices(opened: Opened, pipeline: str) -> None:
+    log = opened()
+    transaction = log.begin("shop", log.claim(pipeline))
+    for number in range(30):
+        transaction.append(topic(pipeline), changes(number, body=os.urandom(1 << 20)))
+    cut = transaction.commit("1", boundary=True)
+    assert cut is not None
+    parts = log.slices(None, cut, [topic(pipeline)], 8 << 20)
+    assert 3 <= len(parts) <= 5
+    assert [number for part in parts for number in ids(list(opened().read(part)))] == list(range(30))
+    assert sum(part.bytes for part in parts) == cut.bytes == log.size()

@@ -92,7 +92,7 @@ def _log(pipeline: Pipeline) -> Log:
     from raypipe.log import open_log
     from raypipe.spec import resolve_url
 
-    return open_log(resolve_url(pipeline.log, pipeline.folder))
+    return open_log(resolve_url(pipeline.log, pipeline.folder), pipeline=pipeline.pipeline)
 
 
 def _chosen(pipeline: Pipeline, tables: list[str]) -> dict[str, list[str]]:

@@ -27,6 +27,7 @@ from raypipe.local.holds import Holds
 from raypipe.local.tally import Tally, instance_status, sink_status
 from raypipe.model import Claim, Committed, Cut
 from raypipe.plan.model import Plan
+from raypipe.spec.url import redact
 
 logger = logging.getLogger(__name__)
 
@@ -259,8 +260,8 @@ class Conductor:
 
     def _of_another_log(self, what: str, sink: str) -> SourceGap:
         return SourceGap(
-            f"{what} of another log than {self._plan.log}.",
-            remedy="Put the old log file back, or remove the log and what the sink holds (its tables, and "
+            f"{what} of another log than {redact(self._plan.log)}.",
+            remedy="Put the old log back, or remove the log and what the sink holds (its tables, and "
             "raypipe_commits where there is one), and run again to load anew.",
             sink=sink,
         )

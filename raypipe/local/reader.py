@@ -125,6 +125,16 @@ class Reader:
     def _forget_fulfilled(self, log: Log) -> None:
         self._reload = tuple(each for each in self._reload if not each.fulfilled(log.load_begins(each.topic)))
 
+    def _asked_for(self, tables: Collection[str], log: Log, source: Source) -> tuple[Reload, ...]:
+        """What a person wants to be loaded again, unless it waits to be anyway."""
+        waiting = {each.table for each in self._reload}
+        topics = {str(schema.table): schema.table.topic(self._prefix) for schema in source.tables()}
+        return tuple(
+            Reload(instance=source.instance, table=table, topic=topics[table], begun=log.load_begins(topics[table]))
+            for table in tables
+            if table in topics and table not in waiting
+        )
+
     def _pump(self, pump: Pump, source: Source, log: Log) -> None:
         self._tell(state="streaming", position=pump.position, error="", failing_s=0.0, settled=False)
         while not self._stopping.is_set():
@@ -134,7 +144,7 @@ class Reader:
                 self._stopping.wait(IDLE_WAIT_S / 5)
                 continue
             if pump.whole and (wanted := self._requests.look(log, source)):
-                self._reload = tuple({*self._reload, *wanted})
+                self._reload += self._asked_for(wanted, log, source)
                 return  # and open the source again
             if pump.whole and log.size() > self._log_bytes:
                 self._tell(state="full", order=order, settled=False)

@@ -457,7 +457,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-@pytest.fixture(params=["sqlite", "memory", "kafka", "kafka with 3 partitions"])
+@pytest.fixture(params=["sqlite", "memory", "kafka", "kafka with 3 partitions", "kafka with 3 partitions of json"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
     store = Store()
     opened: list[Log] = []
@@ -467,6 +467,8 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
     url = f"sqlite:///{tmp_path}/log.db"
     if kind == "kafka":
         url = f"kafka://{request.getfixturevalue('kafka').bootstrap}?partitions={partitions}"
+        if "json" in request.param:
+            url += "&debezium=shop.t,shop.a,shop.b"
 
     def one_more() -> Log:
         log = MemoryLog(store) if kind == "memory" else open_log(url, pipeline=name)

@@ -251,6 +251,7 @@ def take(clients: Clients, transactional_id: str) -> Producer:
         except KafkaException as error:
             # Two that take one id at the same time fence each other while they do: the later one tries again.
             if error_of(error).code() not in FENCED or attempt + 1 == _ATTEMPTS:
-                timed_out = error_of(error).code() == KafkaError._TIMED_OUT and clients.last_error is not None
-                raise explain(clients.place, clients.last_error if timed_out else error) from error
+                producer.poll(0)  # lets the library say what it knows of its connections
+                silent = error_of(error).code() == KafkaError._TIMED_OUT
+                raise explain(clients.place, (clients.last_error if silent else None) or error) from error
     raise AssertionError("unreachable")

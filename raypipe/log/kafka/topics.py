@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from raypipe.errors import Kind, RaypipeError, SourceGap, Unavailable
 from raypipe.log.kafka.clients import ANSWER_S, MESSAGE_BYTES, Clients
@@ -188,6 +188,24 @@ class Topics:
             )
         return found
 
+    def end(self, topic: str) -> int:
+        """End of a topic's first partition, transactions that have not ended included.
+
+        Raises:
+            Unavailable: no answer.
+        """
+        place = TopicPartition(topic, 0)
+        futures = self._admin.list_offsets(
+            {place: OffsetSpec.latest()},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=ANSWER_S,
+        )
+        (future,) = futures.values()
+        try:
+            return int(self._result(future, topic).offset)
+        except _NoSuchTopic:
+            raise self._explained(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), topic) from None
+
     def delete_below(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Deletes the messages below an offset, for partitions by (name in Kafka, partition)."""
         if not offsets:
@@ -258,6 +276,7 @@ class Topics:
                 kind=Kind.PIPELINE_FILE,
                 remedy="Kafka takes dots and underscores for one in names: rename the pipeline, source or table.",
             )
+        self._admin.poll(0)  # lets the library say what it knows of its connections
         last = self._clients.last_error
         if error.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT) and last is not None:
             error = last

@@ -6,7 +6,8 @@ from contextlib import closing
 
 from raypipe.errors import SchemaMismatch
 from raypipe.sources.discover import FoundTable
-from raypipe.sources.postgres.connect import Session, parse_address
+from raypipe.sources.postgres.address import parse_address
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.schema import find_tables, path_of, table_names
 
 

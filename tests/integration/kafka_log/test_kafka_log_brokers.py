@@ -182,7 +182,7 @@ def test_a_log_whose_broker_is_away_says_so_and_goes_on_when_it_is_back(
         single.brokers[0].kill()
         with pytest.raises((Unavailable, OutcomeUnknown)):
             put(log, claim, "2", 2)
-        with pytest.raises(Unavailable, match="does not answer|did not answer"):
+        with pytest.raises(Unavailable, match=r"does not answer|did not answer"):
             log.last_cut()
         single.brokers[0].start()
 

@@ -125,6 +125,37 @@ def test_a_position_that_was_asked_before_an_older_commit_came_through_is_not_go
         newer.close()
 
 
+def test_a_commit_hidden_behind_the_open_transaction_of_another_instance_is_not_taken_for_lost(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    east, shop = KafkaLog.open(lab.url, lab.pipeline), KafkaLog.open(lab.url, lab.pipeline)
+    again = KafkaLog.open(lab.url, lab.pipeline)
+    try:
+        claim = east.claim(lab.pipeline)
+        put(shop, claim, "1", 1)
+        stuck = east.begin("east", claim)
+        # As far as commit goes before it commits: the record is in the cuts topic, and undecided.
+        stuck._begin()
+        stuck._send_record(stuck._record("e1", True, ()))
+        stuck._deliver()
+        monkeypatch.setattr("raypipe.log.kafka.follow.ANSWER_S", 1.0)
+        with pytest.raises(OutcomeUnknown):
+            put(shop, claim, "2", 2)
+        renewed = again.renew(claim)
+        assert again.position("shop") == "1", "the commit is hidden"
+        with pytest.raises(Unavailable, match="has not ended"):
+            again.begin("shop", renewed)
+        stuck.abort()
+        with pytest.raises(OutcomeUnknown, match="still committing"):
+            again.begin("shop", renewed)
+        assert again.position("shop") == "2"
+        put(again, again.renew(claim), "3", 3)
+        assert ids(stored(again)) == [1, 2, 3]
+    finally:
+        for log in (east, shop, again):
+            log.close()
+
+
 def test_a_writer_whose_id_was_taken_by_nobody_later_starts_again_instead_of_ending(lab: Lab) -> None:
     """Two readers of one claim: neither is later, so neither is told to end, and each change is there once."""
     one, other = KafkaLog.open(lab.url, lab.pipeline), KafkaLog.open(lab.url, lab.pipeline)

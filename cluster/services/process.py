@@ -153,7 +153,10 @@ class ServerProcess:
         """The running server; None if it ended, or if its number belongs to another process by now."""
         try:
             process = psutil.Process(int(self._pid_file.read_text()))
-            ours = lives(process) and f"{self.folder}/" in " ".join(process.cmdline())
+            # The system is asked only about strangers: for a moment after exec a command line is empty.
+            child = _children.get(process.pid)
+            command = str(child.args) if child is not None else " ".join(process.cmdline())
+            ours = lives(process) and f"{self.folder}/" in command
         except (OSError, ValueError, psutil.Error):
             return None
         return process if ours else None

@@ -16,10 +16,10 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench lock python clean
+.PHONY: help setup demo services services-stop test lint format docs bench lock python clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with the locked dependencies; instant when nothing has changed
 
@@ -35,6 +35,12 @@ $(READY): pyproject.toml $(LOCK)
 
 demo: setup ## Run the shop example on a local Ray, kill an actor half way, prove every sink right
 	$(BIN)/raypipe demo
+
+services: setup ## Install and start PostgreSQL 15, 16 and 18 and Kafka on loopback; quick when they run
+	$(BIN)/python -m cluster.services up
+
+services-stop: setup ## Stop them; their data stays in var/services
+	$(BIN)/python -m cluster.services down
 
 # One pytest, so that there is one closing line. Tests that start Ray or kill processes share one worker (tests/conftest.py):
 # on two cores they would only slow each other down until their deadlines pass.

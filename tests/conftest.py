@@ -15,6 +15,8 @@ import hypothesis
 import psutil
 import pytest
 
+pytest_plugins = ("servers",)
+
 SEED = "RAYPIPE_SEED"
 TEST = "RAYPIPE_TEST"
 

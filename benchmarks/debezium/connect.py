@@ -17,7 +17,8 @@ from benchmarks.debezium.install import installed
 from benchmarks.debezium.settings import HEAP_MB, SETTINGS, WORKER
 from benchmarks.postgres.lab import Lab
 from cluster.services.postgres import SUPERUSER
-from cluster.services.process import ServerProcess, free_ports
+from cluster.services.ports import claimed_ports
+from cluster.services.process import ServerProcess
 
 READY_WITHIN_S = 90.0
 # How long the worker may take to stop or start a connector: it looks for its last position by decoding the backlog.
@@ -168,26 +169,26 @@ def connect_worker(lab: Lab, folder: Path) -> Iterator[Connect]:
         CannotRun: Connect or the connector is not here and cannot be fetched.
     """
     programs, plugins = installed(lab.home)
-    port = free_ports(1)[0]
     properties = folder / "worker.properties"
-    settings = {
-        **WORKER,
-        "bootstrap.servers": lab.kafka.bootstrap,
-        "plugin.path": str(plugins),
-        "listeners": f"http://127.0.0.1:{port}",
-        "offset.storage.file.filename": str(folder / "offsets"),
-    }
-    properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     lab.home.account.own(folder)
     folder.chmod(0o755)
     process = ServerProcess(
         name=f"Connect in {folder}", folder=folder, log=folder / "connect.log", account=lab.home.account
     )
-    worker = Connect(lab, process, port)
-    try:
-        main_class = "org.apache.kafka.connect.cli.ConnectStandalone"
-        process.spawn(programs.command(main_class, properties, heap_mb=HEAP_MB))
-        process.await_ready(worker.answers, READY_WITHIN_S)
-        yield worker
-    finally:
-        process.kill()
+    main_class = "org.apache.kafka.connect.cli.ConnectStandalone"
+    with claimed_ports(1) as (port,):
+        settings = {
+            **WORKER,
+            "bootstrap.servers": lab.kafka.bootstrap,
+            "plugin.path": str(plugins),
+            "listeners": f"http://127.0.0.1:{port}",
+            "offset.storage.file.filename": str(folder / "offsets"),
+        }
+        properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        worker = Connect(lab, process, port)
+        try:
+            process.spawn(programs.command(main_class, properties, heap_mb=HEAP_MB))
+            process.await_ready(worker.answers, READY_WITHIN_S)
+            yield worker
+        finally:
+            process.kill()

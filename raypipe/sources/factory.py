@@ -15,6 +15,7 @@ class Scheme(Enum):
     """First part of a source's URL."""
 
     SQLITE = "sqlite"
+    POSTGRES = "postgresql"
 
 
 def _sqlite(pipeline: str, name: str, url: str, tables: Sequence[str]) -> Source:
@@ -22,7 +23,16 @@ def _sqlite(pipeline: str, name: str, url: str, tables: Sequence[str]) -> Source
     return SqliteSource(name, url, tables)
 
 
-_FACTORIES: dict[Scheme, Callable[[str, str, str, Sequence[str]], Source]] = {Scheme.SQLITE: _sqlite}
+def _postgres(pipeline: str, name: str, url: str, tables: Sequence[str]) -> Source:
+    from raypipe.sources.postgres import PostgresSource
+
+    return PostgresSource(name, url, tables, pipeline)
+
+
+_FACTORIES: dict[Scheme, Callable[[str, str, str, Sequence[str]], Source]] = {
+    Scheme.SQLITE: _sqlite,
+    Scheme.POSTGRES: _postgres,
+}
 
 
 def open_instance(plan: Plan, name: str) -> Source:
@@ -36,7 +46,8 @@ def open_source(name: str, url: str, tables: Sequence[str], *, pipeline: str = "
 
     Args:
         name: Of the instance, from the pipeline file.
-        url: ``sqlite:///path``; an absolute path therefore has four slashes.
+        url: ``sqlite:///path`` (an absolute path therefore has four slashes), or
+            ``postgresql://user:password@host:port/database``.
         tables: To capture, spelled as the database spells them.
         pipeline: Whose source it is: names what a server keeps for one reader alone, such as a replication slot.
 
@@ -49,6 +60,6 @@ def open_source(name: str, url: str, tables: Sequence[str], *, pipeline: str = "
         raise RaypipeError(
             f"Source {name!r} has a URL of scheme {scheme!r}, which is no known kind of database.",
             kind=Kind.PIPELINE_FILE,
-            remedy=f"Known: {', '.join(known)}, as in sqlite:///shop.db.",
+            remedy=f"Known: {', '.join(known)}, as in sqlite:///shop.db or postgresql://user@host:5432/shop.",
         )
     return _FACTORIES[Scheme(scheme)](pipeline, name, url, tables)

@@ -1,0 +1,209 @@
+"""Copies chunks of loading tables for a reader, on a connection of its own that is open only while tables load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+
+from raypipe.model import TableSchema
+from raypipe.sources.postgres.captured import Captured, read_batch
+from raypipe.sources.postgres.connect import Address, Session, literal
+from raypipe.sources.postgres.copying import Copied, copy_rows, select_chunk, select_rows
+from raypipe.sources.postgres.decode import Shape
+from raypipe.sources.postgres.evolution import Evolution
+from raypipe.sources.postgres.gathering import Gathered
+from raypipe.sources.postgres.keys import as_text
+from raypipe.sources.postgres.misfits import require_fitting
+from raypipe.sources.postgres.position import Chunk, Load, Moment, Position, lsn_of
+from raypipe.sources.postgres.schema import Table
+from raypipe.sources.postgres.snapshot import await_moment
+
+# A guess at a row's size until the statistics tell or some were measured. A chunk that turns out too large is cut off.
+ROW_BYTES = 128
+# How much larger than asked for a chunk may become before that.
+TOO_LARGE = 2
+GULP_BYTES = 4 << 20
+# Rows of one chunk at most: what may have to be copied again after a crash.
+CHUNK_ROWS = 1 << 20
+
+
+@dataclass(kw_only=True)
+class _Whole:
+    """A table without a key while it is copied: in one transaction, over many pieces."""
+
+    path: str
+    schema: TableSchema
+    parts: Iterator[Copied]
+    seen: Moment
+
+
+def gulp_bytes(room: int) -> int:
+    """How much of a copy is taken at once, so that one that turns out too large is noticed soon."""
+    return max(64 << 10, min(GULP_BYTES, room))
+
+
+class Copier:
+    """Reads chunks; remembers nothing that a position does not say, but for a table without a key in mid-copy.
+
+    Args:
+        address: Of the database.
+        session: For watermarks.
+        captured: The chosen tables.
+    """
+
+    def __init__(self, address: Address, session: Session, captured: Captured) -> None:
+        self._address = address
+        self._watermarks = session
+        self._captured = captured
+        self._session: Session | None = None
+        self._whole: _Whole | None = None
+        self._row_bytes: dict[str, int] = {}
+
+    @property
+    def busy(self) -> bool:
+        """In the middle of a table without a key: the stream must stand still until it is copied."""
+        return self._whole is not None
+
+    def copy(self, position: Position, evolution: Evolution, gathered: Gathered, max_bytes: int) -> Position:
+        """Gathers the next rows of loading tables, as many as fit; returns the position after them.
+
+        Raises:
+            SchemaMismatch: a table was altered in between, or holds a value that does not fit.
+        """
+        if self._whole is None:
+            position = self._begin(position, evolution, gathered, max_bytes)
+        if self._whole is not None:
+            position = self._continue(self._whole, position, gathered, max_bytes)
+        if not position.loading or all(load.chunk is not None for load in position.loading.values()):
+            self.close()
+        return position
+
+    def close(self) -> None:
+        """Ends the connection; idempotent."""
+        if self._session is not None:
+            self._session.close()
+        self._session = self._whole = None
+
+    def _begin(self, position: Position, evolution: Evolution, gathered: Gathered, max_bytes: int) -> Position:
+        """Looks at the database once, and copies a chunk of every table that has room in the piece."""
+        waiting = {path: load for path, load in position.loading.items() if path in self._captured.tables}
+        if not waiting:
+            return position
+        if self._session is None:
+            self._session = Session(self._address, "copy")
+        session = self._session
+        since = max(load.since for load in waiting.values())
+        seen = await_moment(session, since, [self._captured.tables[path].sql for path in waiting])
+        copied: dict[str, Load] = {}
+        tables = dict(position.tables)
+        try:
+            before = self._captured.look_with(session)
+            evolution.note(before)
+            for path in sorted(waiting, key=self._keyless_last):
+                load, table = waiting[path], self._captured.tables.get(path)
+                if (
+                    self._session is None
+                    or table is None
+                    or load.since > seen.xmin
+                    or (copied and gathered.bytes >= max_bytes)
+                ):
+                    continue
+                tables[path] = evolution.known_as(path, table.print, tables.get(path))
+                shape = self._captured.shape(table, tables[path].version)
+                if table.key:
+                    room = max(max_bytes - gathered.bytes, 1)
+                    copied[path] = self._chunk(session, table, load, position, shape, gathered, room, seen)
+                elif not copied:
+                    parts = copy_rows(session, select_rows(table, shape), shape)
+                    self._whole = _Whole(path=path, schema=shape.schema, parts=parts, seen=seen)
+                    return replace(position, tables=tables)
+        except BaseException:
+            self.close()
+            raise
+        if self._session is not None:
+            session.run("COMMIT")
+        if copied:
+            until = self._watermark()
+            copied = {
+                path: replace(load, chunk=replace(load.chunk, until=until))
+                for path, load in copied.items()
+                if load.chunk is not None
+            }
+        return replace(position, tables=tables, loading={**position.loading, **copied})
+
+    def _keyless_last(self, path: str) -> tuple[bool, str]:
+        return not self._captured.tables[path].key, path
+
+    def _chunk(
+        self,
+        session: Session,
+        table: Table,
+        load: Load,
+        position: Position,
+        shape: Shape,
+        gathered: Gathered,
+        room: int,
+        seen: Moment,
+    ) -> Load:
+        limit = max(1, min(CHUNK_ROWS, room // self._bytes_of_row(table)))
+        rows, whole = 0, True
+        before = gathered.bytes
+        last: list[str] = list(load.cursor)
+        for part in copy_rows(session, select_chunk(table, shape, load.cursor, limit), shape, gulp_bytes(room)):
+            last = self._gather(part, table, shape.schema, position, gathered)
+            rows += len(part.columns[0])
+            if gathered.bytes - before > max(TOO_LARGE * room, GULP_BYTES):
+                whole = False  # what the server still sends is left to a closed connection
+                self.close()
+                break
+        if rows:
+            self._row_bytes[table.path] = max(1, (gathered.bytes - before) // rows)
+        return Load(
+            cursor=tuple(last),
+            rows=load.rows + rows,
+            since=load.since,
+            chunk=Chunk(low=load.cursor, seen=seen, until=0, last=whole and rows < limit),
+        )
+
+    def _gather(
+        self, part: Copied, table: Table, schema: TableSchema, position: Position, gathered: Gathered
+    ) -> list[str]:
+        """Adds rows to the piece; returns the key of the last one."""
+        require_fitting(part.misfits, schema)
+        gathered.add(read_batch(schema, part.columns, position.load_commit, position.load_ordinal + 1))
+        columns = dict(zip(schema.names, part.columns, strict=True))
+        return [str(as_text(columns[name].slice(len(columns[name]) - 1))[0].as_py()) for name in table.key]
+
+    def _bytes_of_row(self, table: Table) -> int:
+        if table.path in self._row_bytes:
+            return self._row_bytes[table.path]
+        if table.estimated_rows > 100 and table.bytes:
+            return max(16, int(table.bytes / table.estimated_rows))
+        return ROW_BYTES
+
+    def _continue(self, whole: _Whole, position: Position, gathered: Gathered, max_bytes: int) -> Position:
+        """Gathers the next rows of the table without a key."""
+        load = position.loading[whole.path]
+        try:
+            for part in whole.parts:
+                require_fitting(part.misfits, whole.schema)
+                gathered.add(read_batch(whole.schema, part.columns, position.load_commit, position.load_ordinal + 1))
+                load = replace(load, rows=load.rows + len(part.columns[0]))
+                if gathered.bytes >= max_bytes:
+                    return replace(position, loading={**position.loading, whole.path: load})
+            if self._session is not None:
+                self._session.run("COMMIT")
+        except BaseException:
+            self.close()
+            raise
+        self._whole = None
+        chunk = Chunk(low=(), seen=whole.seen, until=self._watermark(), last=True)
+        return replace(position, loading={**position.loading, whole.path: replace(load, chunk=chunk)})
+
+    def _watermark(self) -> int:
+        """A place in the stream behind every transaction that any earlier look saw."""
+        text = self._watermarks.one(
+            f"SELECT pg_logical_emit_message(true, 'raypipe', {literal(self._address.slot)})::text"
+        )[0]
+        return lsn_of(text)

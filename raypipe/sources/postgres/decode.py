@@ -1,0 +1,367 @@
+"""From runs of rows to change batches: images paired, unchanged values completed, columns converted, all by column.
+
+What an image holds (``raypipe.model.Image``):
+
+| REPLICA IDENTITY | DELETE and UPDATE_BEFORE | UPDATE_AFTER |
+|---|---|---|
+| FULL | FULL | FULL: values stored apart that did not change are taken from the old row |
+| DEFAULT, INDEX | KEY | FULL, or PARTIAL where such values were not sent |
+
+An UPDATE without an old tuple kept its key, so its before image is the key in its new tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raypipe.errors import Corrupt, InvariantBroken
+from raypipe.model import ChangeBatch, Image, Op, TableSchema
+from raypipe.sources.postgres.columns import NULL, UNCHANGED, Cells, Mask, check_ends, walk, walk_copied
+from raypipe.sources.postgres.events import DELETE, INSERT, UPDATE, Rows
+from raypipe.sources.postgres.frames import Bytes, Places
+from raypipe.sources.postgres.types import Catalog, PgKind
+from raypipe.sources.postgres.wire import Gulp
+
+_OLD_KEY, _OLD_ROW, _NEW = b"KON"
+_COPY_HEADER_BYTES = 19  # signature, flags, length of an extension, which no server sends
+_COPY_END = 0xFFFF  # instead of a number of columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentColumn:
+    """A column as the server sends it.
+
+    Attributes:
+        name: Of it.
+        type_oid: Its type.
+        typmod: Its modifier, -1 for none.
+        dimensions: Declared of an array.
+        as_text: To be carried as text whatever its type.
+    """
+
+    name: str
+    type_oid: int
+    typmod: int = -1
+    dimensions: int = 0
+    as_text: bool = False
+
+    def kind(self, catalog: Catalog) -> PgKind:
+        """What it becomes."""
+        if self.as_text:
+            return catalog.text_kind(self.type_oid, self.typmod)
+        return catalog.kind_of(self.type_oid, self.typmod, self.dimensions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How tuples of a table become rows of its schema.
+
+    Attributes:
+        schema: Of the table.
+        kinds: Of each column of the schema.
+        places: Of each column of the schema in the tuples.
+        sent: How many columns a tuple has.
+    """
+
+    schema: TableSchema
+    kinds: tuple[PgKind, ...]
+    places: tuple[int, ...]
+    sent: int
+
+
+def shape_of(schema: TableSchema, sent: Sequence[SentColumn], catalog: Catalog) -> Shape:
+    """The shape of tuples with these columns.
+
+    Raises:
+        InvariantBroken: a column of the schema is not sent, or is of another type.
+    """
+    places = {column.name: place for place, column in enumerate(sent)}
+    kinds = []
+    for column in schema.columns:
+        if column.name not in places:
+            raise InvariantBroken(f"Column {column.name} of {schema.table} is not sent.", column=column.name)
+        kind = sent[places[column.name]].kind(catalog)
+        if kind.type != column.type:
+            raise InvariantBroken(
+                f"Column {column.name} of {schema.table} is sent as {kind.type}, its schema says {column.type}.",
+                column=column.name,
+            )
+        kinds.append(kind)
+    return Shape(schema=schema, kinds=tuple(kinds), places=tuple(places[name] for name in schema.names), sent=len(sent))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """Changes of one table, in order.
+
+    Attributes:
+        schema: Of the table.
+        rows: As ``ChangeBatch`` wants them; COMMIT is the final LSN of the transaction.
+        row: For each image the number of its row in the run.
+        absent: For each image and column of the schema, whether the value was not sent (Image.PARTIAL, and NULL
+            here); None if none is absent.
+        misfits: For each image the place of its first column whose value does not fit its type (and is NULL here), -1
+            if all do; None if all do everywhere.
+    """
+
+    schema: TableSchema
+    rows: pa.RecordBatch
+    row: Places
+    absent: Mask | None
+    misfits: npt.NDArray[np.int32] | None
+
+
+def decode(rows: Rows, shapes: Mapping[int, Shape]) -> list[Decoded]:
+    """The changes of every table that has a shape, one batch each.
+
+    Args:
+        rows: Of any relations.
+        shapes: By the relation's oid; rows of other relations are left out.
+
+    Raises:
+        Corrupt: tuples that cannot be read, or an old row that lacks values.
+    """
+    return [_decode(rows, numbers, shapes[oid]) for oid, numbers in _by_relation(rows.oid) if oid in shapes]
+
+
+def copied_rows(gulp: Gulp, *, first: bool) -> Places:
+    """Where the rows of a gulp of COPY (FORMAT binary) begin: header and trailer left out.
+
+    Args:
+        gulp: Of the copy.
+        first: Whether it is the first with any message, which has the header.
+    """
+    at, size = gulp.at, gulp.size
+    if first and len(at):
+        at, size = at.copy(), size.copy()
+        at[0] += _COPY_HEADER_BYTES
+        size[0] -= _COPY_HEADER_BYTES
+    rows: Places = at[size > 2]  # the trailer is two bytes; a header may come alone
+    return rows
+
+
+def decode_copied(buffer: Bytes, at: Places, shape: Shape) -> tuple[list[pa.Array], npt.NDArray[np.int32] | None]:
+    """The columns of copied rows, and which rows have a value that does not fit (as ``Decoded.misfits``).
+
+    Args:
+        buffer: That holds them.
+        at: Where each begins, ascending.
+        shape: Of the SELECT; every column was selected by its kind's ``copy_sql``.
+
+    Raises:
+        Corrupt: rows that cannot be read.
+    """
+    cells, _ = walk_copied(buffer, at, shape.sent)
+    values = [kind.convert_copied(cells[place]) for kind, place in zip(shape.kinds, shape.places, strict=True)]
+    return [value.array for value in values], _misfits([value.fits for value in values], len(at))
+
+
+def _by_relation(oids: npt.NDArray[np.generic]) -> Iterator[tuple[int, Places]]:
+    """Each relation and the numbers of its rows, ascending."""
+    if not len(oids):
+        return
+    if (oids == oids[0]).all():
+        yield int(oids[0]), np.arange(len(oids))
+        return
+    order = np.argsort(oids, kind="stable")
+    grouped = oids[order]
+    begins = np.flatnonzero(np.append(True, grouped[1:] != grouped[:-1]))
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(order)], strict=True):
+        yield int(grouped[begin]), order[begin:end]
+
+
+def _decode(rows: Rows, numbers: Places, shape: Shape) -> Decoded:
+    whole = len(numbers) == len(rows)
+    op, at, end = (rows.op, rows.at, rows.end) if whole else (rows.op[numbers], rows.at[numbers], rows.end[numbers])
+    images = _images(rows.buffer, op, at, end, shape)
+    columns, fits = [], []
+    for place, kind in zip(shape.places, shape.kinds, strict=True):
+        values = kind.convert(images.cells[place])
+        columns.append(values.array)
+        fits.append(values.fits)
+    row = numbers[images.row]
+    transaction = rows.transaction[row]
+    system = [
+        pa.array(images.op),
+        pa.array(images.image),
+        pa.array(rows.transactions.final_lsn[transaction]),
+        pa.array(rows.ordinal[row]),
+        pa.array(rows.transactions.time_us[transaction]).view(pa.timestamp("us", tz="UTC")),
+    ]
+    return Decoded(
+        schema=shape.schema,
+        rows=pa.RecordBatch.from_arrays([*system, *columns], schema=ChangeBatch.arrow_schema(shape.schema)),
+        row=row,
+        absent=images.absent,
+        misfits=_misfits(fits, len(row)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """Images of rows: which row each is of, what it is, and its cells by column of the tuples."""
+
+    row: Places
+    op: npt.NDArray[np.int8]
+    image: npt.NDArray[np.int8]
+    cells: list[Cells]
+    absent: Mask | None
+
+
+def _images(buffer: Bytes, op: npt.NDArray[np.uint8], at: Places, end: Places, shape: Shape) -> _Images:
+    letter = buffer[at]
+    has_old = (letter == _OLD_KEY) | (letter == _OLD_ROW)
+    if (np.where(op == DELETE, ~has_old, ~has_old & (letter != _NEW)) | ((op == INSERT) & has_old)).any():
+        raise _broken("lacks the tuple that its kind of change has")
+    if not has_old.any() and not (op == UPDATE).any():
+        cells, cursor = walk(buffer, at + 1, shape.sent)
+        check_ends(cursor, end)
+        _no_gaps(cells)
+        count = len(at)
+        return _Images(
+            row=np.arange(count),
+            op=np.full(count, Op.INSERT, np.int8),
+            image=np.full(count, Image.FULL, np.int8),
+            cells=cells,
+            absent=None,
+        )
+    old_rows = np.flatnonzero(has_old)
+    old_cells, old_end = walk(buffer, at[old_rows] + 1, shape.sent)
+    deleted = op[old_rows] == DELETE
+    check_ends(old_end[deleted], end[old_rows[deleted]])
+    _no_gaps(old_cells)
+    new_rows = np.flatnonzero(op != DELETE)
+    new_at = at.copy()
+    new_at[old_rows] = old_end
+    new_at = new_at[new_rows]
+    if (buffer[new_at] != _NEW).any():
+        raise _broken("lacks the tuple that its kind of change has")
+    new_cells, new_end = walk(buffer, new_at + 1, shape.sent)
+    check_ends(new_end, end[new_rows])
+    return _paired(op, letter, (old_rows, old_cells), (new_rows, new_cells), shape)
+
+
+def _paired(
+    op: npt.NDArray[np.uint8],
+    letter: npt.NDArray[np.uint8],
+    old: tuple[Places, list[Cells]],
+    new: tuple[Places, list[Cells]],
+    shape: Shape,
+) -> _Images:
+    """Images in order, each with the tuple that it is read from: old tuples first, then new ones."""
+    old_rows, new_rows = old[0], new[0]
+    old_of_row = np.full(len(op), -1)
+    old_of_row[old_rows] = np.arange(len(old_rows))
+    new_of_row = np.full(len(op), -1)
+    new_of_row[new_rows] = np.arange(len(new_rows))
+    update = op == UPDATE
+    row = np.repeat(np.arange(len(op)), 1 + update)
+    before = np.zeros(len(row), np.bool_)
+    before[:-1] = row[:-1] == row[1:]
+    of_image = op[row]
+    kinds = np.where(of_image == INSERT, np.int8(Op.INSERT), np.int8(Op.DELETE))
+    kinds[of_image == UPDATE] = Op.UPDATE_AFTER
+    kinds[before] = Op.UPDATE_BEFORE
+    goes = before | (of_image == DELETE)
+    image = np.where(goes & (letter[row] != _OLD_ROW), np.int8(Image.KEY), np.int8(Image.FULL))
+    from_old = goes & (old_of_row[row] >= 0)
+    tuples = np.where(from_old, old_of_row[row], len(old_rows) + new_of_row[row])
+    # An update without an old tuple: its before image is read from the new tuple, and only its key is.
+    borrowed = goes & ~from_old
+    key_places = {shape.places[shape.schema.names.index(name)] for name in shape.schema.key}
+    cells, absent = [], {}
+    for place in range(shape.sent):
+        new_column = _completed(old[1][place], new[1][place], old_of_row[new_rows], letter[new_rows])
+        column = _joined(old[1][place], new_column).at(tuples)
+        if place not in key_places:
+            key_only = image == Image.KEY
+            column = column.only(~key_only) if key_only.any() else column
+        gaps = column.kind == UNCHANGED
+        if gaps.any():
+            if (gaps & (goes | borrowed)).any():
+                raise _broken("does not tell the key of a row that it changes")
+            absent[place] = gaps
+        cells.append(column)
+    return _Images(row=row, op=kinds, image=_partial(image, absent), cells=cells, absent=_absent(absent, shape, row))
+
+
+def _completed(old: Cells, new: Cells, old_of_new: Places, letter: npt.NDArray[np.uint8]) -> Cells:
+    """New values that were left out as unchanged, taken from the old tuple where it has them."""
+    gaps = new.kind == UNCHANGED
+    if not gaps.any() or not len(old):
+        return new
+    sources = np.maximum(old_of_new, 0)
+    # An old row has every column; an old key has the others as NULL, which they need not be.
+    known = gaps & (old_of_new >= 0) & ((letter == _OLD_ROW) | (old.kind[sources] != NULL))
+    if not known.any():
+        return new
+    from_old = old.at(sources)
+    kind = np.where(known, from_old.kind, new.kind)
+    return Cells(
+        buffer=new.buffer,
+        first=np.where(known, from_old.first, new.first),
+        size=np.where(known, from_old.size, new.size),
+        kind=kind,
+        present=(kind != NULL) & (kind != UNCHANGED),
+    )
+
+
+def _joined(old: Cells, new: Cells) -> Cells:
+    if not len(old):
+        return new
+    present = None
+    if old.present is not None or new.present is not None:
+        present = np.concatenate([_mask(old), _mask(new)])
+    return Cells(
+        buffer=new.buffer,
+        first=np.concatenate([old.first, new.first]),
+        size=np.concatenate([old.size, new.size]),
+        kind=np.concatenate([old.kind, new.kind]),
+        present=present,
+    )
+
+
+def _mask(cells: Cells) -> Mask:
+    return np.ones(len(cells), np.bool_) if cells.present is None else cells.present
+
+
+def _partial(image: npt.NDArray[np.int8], absent: Mapping[int, Mask]) -> npt.NDArray[np.int8]:
+    for gaps in absent.values():
+        image = np.where(gaps, np.int8(Image.PARTIAL), image)
+    return image
+
+
+def _absent(absent: Mapping[int, Mask], shape: Shape, row: Places) -> Mask | None:
+    found = np.zeros((len(row), len(shape.places)), np.bool_)
+    for column, place in enumerate(shape.places):
+        if place in absent:
+            found[:, column] = absent[place]
+    return found if found.any() else None
+
+
+def _no_gaps(cells: Sequence[Cells]) -> None:
+    for column in cells:
+        if column.present is not None and (column.kind == UNCHANGED).any():
+            raise _broken("leaves out a value where there is no other row to have it from")
+
+
+def _misfits(fits: Sequence[Mask | None], count: int) -> npt.NDArray[np.int32] | None:
+    if all(mask is None for mask in fits):
+        return None
+    misfits = np.full(count, -1, np.int32)
+    for place, mask in enumerate(fits):
+        if mask is not None:
+            misfits[~mask & (misfits < 0)] = place
+    return misfits
+
+
+def _broken(how: str) -> Corrupt:
+    return Corrupt(
+        f"A change in PostgreSQL's stream {how}.",
+        remedy="Look for a proxy between raypipe and the server, and report this with the server's version.",
+    )

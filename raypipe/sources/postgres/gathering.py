@@ -1,0 +1,50 @@
+"""What one piece gathers: batches in order, and how large they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from raypipe.model import ChangeBatch
+
+
+@dataclass(kw_only=True)
+class Gathered:
+    """Batches of a piece, in source order.
+
+    Attributes:
+        batches: As they came; of one table many, if many runs of rows came.
+        bytes: Of them in memory.
+    """
+
+    batches: list[ChangeBatch] = field(default_factory=list)
+    bytes: int = 0
+
+    def add(self, batch: ChangeBatch) -> None:
+        """Appends a batch; one without rows is left out."""
+        if batch.num_rows:
+            self.batches.append(batch)
+            self.bytes += batch.rows.nbytes
+
+    def joined(self) -> tuple[ChangeBatch, ...]:
+        """One batch for each table and schema version, in the order in which they began.
+
+        Only what is of one table keeps its order then, which is all that the log keeps too.
+        """
+        groups: dict[object, list[ChangeBatch]] = {}
+        newest: dict[object, int] = {}
+        for batch in self.batches:
+            table = batch.schema.table
+            # A version that comes back after another one is a group of its own: changes of a table stay in order.
+            last = groups.get((table, newest.get(table, 0)))
+            if last is None or last[-1].schema != batch.schema:
+                newest[table] = newest.get(table, 0) + 1
+            groups.setdefault((table, newest[table]), []).append(batch)
+        return tuple(_joined(group) for group in groups.values())
+
+
+def _joined(group: list[ChangeBatch]) -> ChangeBatch:
+    if len(group) == 1:
+        return group[0]
+    return ChangeBatch(group[0].schema, pa.concat_batches([batch.rows for batch in group]))

@@ -1,0 +1,207 @@
+"""Where a reader stands in a server's stream of changes, as the text that the log keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from raypipe.errors import InvariantBroken
+
+
+def lsn_text(lsn: int) -> str:
+    """A place in the write-ahead log as PostgreSQL writes it."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def lsn_of(text: str) -> int:
+    """Reads what ``lsn_text`` or PostgreSQL wrote."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) | int(low, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Which transactions a read transaction saw (``pg_current_snapshot``).
+
+    Attributes:
+        xmin: Every transaction below had ended.
+        xmax: None from here on had begun.
+        running: Those between that had not ended.
+    """
+
+    xmin: int
+    xmax: int
+    running: tuple[int, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Moment:
+        """Reads PostgreSQL's ``xmin:xmax:xip,…``."""
+        xmin, xmax, running = text.split(":")
+        return cls(xmin=int(xmin), xmax=int(xmax), running=tuple(int(xid) for xid in running.split(",") if xid))
+
+    def to_text(self) -> str:
+        """As PostgreSQL writes it."""
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A part of a table that was copied at a moment, while the stream has not yet passed that moment.
+
+    Attributes:
+        low: Identity of the last row before the part; empty at the table's beginning.
+        seen: What the copy saw: of the part's rows, changes by these transactions are in it already.
+        until: LSN that lies behind all of them: from there on the part equals the stream.
+        last: The part reaches to the table's end.
+    """
+
+    low: tuple[str, ...]
+    seen: Moment
+    until: int
+    last: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How far a table's snapshot is.
+
+    Attributes:
+        cursor: Identity of the last row loaded, as text that the server reads back; empty at the start.
+        rows: Loaded so far.
+        since: Copies may be made only when every transaction below this number has ended: older ones do not know
+            that the table is published.
+        chunk: Copied and not yet passed by the stream.
+    """
+
+    cursor: tuple[str, ...] = ()
+    rows: int = 0
+    since: int = 0
+    chunk: Chunk | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a reader knows of a captured table.
+
+    Attributes:
+        version: Of its schema.
+        print: Fingerprint of its columns and key under that version.
+    """
+
+    version: int
+    print: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partial:
+    """How much of the transaction that follows was read already.
+
+    Attributes:
+        commit: LSN of its commit record.
+        ordinal: Of its first change that was not read.
+    """
+
+    commit: int
+    ordinal: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """A place in a server's order of commits.
+
+    Attributes:
+        system: Identifier of the database cluster.
+        database: OID of the database.
+        slot: Replication slot that the reader uses.
+        timeline: Of the cluster's history.
+        lsn: All transactions whose commit record begins before it were read.
+        partial: Of the transaction that follows, None if nothing of it was read.
+        loads: How many times at this LSN tables were emptied for a load: each stands behind the one before.
+        tables: Captured by this reader, by ``schema.table``; one that is not among them has yet to be loaded.
+        loading: Tables whose snapshot is unfinished.
+    """
+
+    system: str
+    database: int
+    slot: str
+    timeline: int
+    lsn: int
+    partial: Partial | None = None
+    loads: int = 0
+    tables: Mapping[str, Known] = field(default_factory=dict)
+    loading: Mapping[str, Load] = field(default_factory=dict)
+
+    @property
+    def boundary(self) -> bool:
+        """Whether the tables stand as one moment of the source's history has them."""
+        return self.partial is None and all(load.chunk is None for load in self.loading.values())
+
+    @property
+    def load_commit(self) -> int:
+        """COMMIT of what a load tells here: behind every commit that was read, before every one that follows."""
+        return self.lsn - 1
+
+    @property
+    def load_ordinal(self) -> int:
+        """ORDINAL of the TRUNCATE that begins a load here; its rows have the next."""
+        return 2 * self.loads
+
+    def to_text(self) -> str:
+        """Compact JSON; ``parse`` reads it back."""
+        parts: dict[str, Any] = {
+            "system": self.system,
+            "database": self.database,
+            "slot": self.slot,
+            "timeline": self.timeline,
+            "lsn": lsn_text(self.lsn),
+            "tables": {name: [known.version, known.print] for name, known in self.tables.items()},
+        }
+        if self.partial is not None:
+            parts["partial"] = [lsn_text(self.partial.commit), self.partial.ordinal]
+        if self.loads:
+            parts["loads"] = self.loads
+        if self.loading:
+            parts["loading"] = {name: _load_parts(load) for name, load in self.loading.items()}
+        return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Reads what ``to_text`` wrote.
+
+        Raises:
+            InvariantBroken: it is no position of a PostgreSQL source.
+        """
+        try:
+            parts = json.loads(text)
+            parts["lsn"] = lsn_of(parts["lsn"])
+            parts["tables"] = {
+                name: Known(version=version, print=fingerprint)
+                for name, (version, fingerprint) in parts["tables"].items()
+            }
+            if "partial" in parts:
+                commit, ordinal = parts["partial"]
+                parts["partial"] = Partial(commit=lsn_of(commit), ordinal=ordinal)
+            parts["loading"] = {name: _load_of(load) for name, load in parts.get("loading", {}).items()}
+            return cls(**parts)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvariantBroken("The log's position is not one of a PostgreSQL source.", cause=error) from error
+
+
+def _load_parts(load: Load) -> dict[str, Any]:
+    parts: dict[str, Any] = {"cursor": list(load.cursor), "rows": load.rows}
+    if load.since:
+        parts["since"] = load.since
+    if load.chunk is not None:
+        chunk = load.chunk
+        parts["chunk"] = [list(chunk.low), chunk.seen.to_text(), lsn_text(chunk.until), chunk.last]
+    return parts
+
+
+def _load_of(parts: dict[str, Any]) -> Load:
+    chunk = None
+    if "chunk" in parts:
+        low, seen, until, last = parts["chunk"]
+        chunk = Chunk(low=tuple(low), seen=Moment.parse(seen), until=lsn_of(until), last=last)
+    return Load(cursor=tuple(parts["cursor"]), rows=parts["rows"], since=parts.get("since", 0), chunk=chunk)

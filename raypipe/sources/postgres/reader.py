@@ -1,0 +1,314 @@
+"""Cuts a server's stream and the loads of tables into pieces: what goes into one, in which order, where it ends.
+
+A piece begins where the last one ended. At a boundary it may first empty tables whose load begins, and copy chunks of
+those that are loading; then it follows the stream up to what was on the server's disk when it began.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.contracts import Piece
+from raypipe.errors import SchemaMismatch, Unavailable
+from raypipe.model import ChangeBatch
+from raypipe.sources.postgres.captured import Captured, truncate_batch
+from raypipe.sources.postgres.connect import Address, Session
+from raypipe.sources.postgres.copier import Copier
+from raypipe.sources.postgres.decode import Decoded, decode
+from raypipe.sources.postgres.events import Keepalive, Relation, Rows, Truncate
+from raypipe.sources.postgres.evolution import Evolution
+from raypipe.sources.postgres.gaps import gap
+from raypipe.sources.postgres.gathering import Gathered
+from raypipe.sources.postgres.misfits import require_fitting
+from raypipe.sources.postgres.position import Load, Partial, Position, lsn_of
+from raypipe.sources.postgres.snapshot import Passing, Visible, passed
+from raypipe.sources.postgres.stream import Stream
+
+# A poll waits this long for what is known to be there; the server may be decoding changes that are not ours.
+PATIENCE_S = 1.0
+# The same when it must reach a position.
+PATIENCE_UPTO_S = 60.0
+# How often a server that says nothing is asked how far it is.
+ASK_EVERY_S = 0.02
+# An idle slot holds back at most so much of the server's log, for at most so long.
+HEARTBEAT_BYTES = 16 << 20
+HEARTBEAT_S = 30.0
+# The catalog is compared with what is known of the tables this often; Relation messages tell the rest at once.
+LOOK_EVERY_S = 1.0
+
+
+class Reader:
+    """Reads one source from a position on, one piece at a time.
+
+    Args:
+        instance: Name.
+        address: Of the database.
+        session: For statements.
+        stream: Behind the position.
+        captured: The chosen tables.
+        position: To begin at.
+        restart: Tables to empty, and to load from the start.
+        since: Copies of these may be made only when every transaction below this number has ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        instance: str,
+        address: Address,
+        session: Session,
+        stream: Stream,
+        captured: Captured,
+        position: Position,
+        restart: Collection[str],
+        since: int,
+    ) -> None:
+        self._instance = instance
+        self._session = session
+        self._stream = stream
+        self._captured = captured
+        self._evolution = Evolution(instance, session, captured)
+        self._copier = Copier(address, session, captured)
+        self._visible = Visible()
+        self._restart: dict[str, int] = dict.fromkeys(restart, since)
+        self._told_at = time.monotonic()
+        self._looked_at = time.monotonic()
+        self._told = position
+        self.position = position
+
+    def next_piece(self, max_bytes: int, limit: Position | None) -> Piece | None:
+        """The next piece; None if there is nothing new, or nothing before the limit.
+
+        Raises:
+            SourceGap: the limit is of another database, or the stream does not go on where it should.
+            Unavailable: the server is away.
+        """
+        if limit is not None:
+            if (limit.system, limit.database) != (self.position.system, self.position.database):
+                raise gap(self._instance, "the position to read up to is one of another database")
+            if self.position.lsn >= limit.lsn and self.position.boundary:
+                return None
+        gathered = Gathered()
+        if self.position.boundary:
+            self._begin_loads(gathered)
+            if limit is None and self.position.loading:
+                self._copy(gathered, max_bytes)
+        if not self._copier.busy:
+            self._follow(gathered, max_bytes, limit)
+        return self._finish(gathered)
+
+    @property
+    def estimates(self) -> dict[str, float]:
+        """Rows of each captured table by the server's statistics."""
+        return {path: table.estimated_rows for path, table in self._captured.tables.items()}
+
+    def close(self) -> None:
+        """Releases what the reader opened itself; idempotent."""
+        self._copier.close()
+
+    # Loads
+
+    def _begin_loads(self, gathered: Gathered) -> None:
+        """Empties every table whose load begins."""
+        if time.monotonic() - self._looked_at > LOOK_EVERY_S or self._evolution.wants_look:
+            self._looked_at = time.monotonic()
+            position, restart = self._evolution.look(self.position)
+            self.position = position
+            self._restart.update(restart)
+        if not self._restart:
+            return
+        self.position = replace(self.position, loads=self.position.loads + 1)
+        loading = dict(self.position.loading)
+        known = dict(self.position.tables)
+        for path, since in sorted(self._restart.items()):
+            table = self._captured.tables.get(path)
+            if table is None:
+                schema = self._evolution.last_schema(path, known.get(path))
+                loading.pop(path, None)
+                known.pop(path, None)
+            else:
+                known[path] = self._evolution.known_as(path, table.print, known.get(path))
+                schema = self._captured.schema(table, known[path].version)
+                loading[path] = Load(since=since)
+            if schema is not None:
+                gathered.add(truncate_batch(schema, self.position.load_commit, self.position.load_ordinal, None))
+        self._restart.clear()
+        self.position = replace(self.position, loading=loading, tables=known)
+
+    def _copy(self, gathered: Gathered, max_bytes: int) -> None:
+        """Copies the next rows of loading tables, as many as fit."""
+        self._visible.settle(self._session)
+        try:
+            self.position = self._copier.copy(self.position, self._evolution, gathered, max_bytes)
+        except SchemaMismatch as error:
+            # A table was altered or dropped since the catalog was read: it is read again at the next boundary.
+            if error.fields.get("sqlstate") not in ("42P01", "42703"):
+                raise
+            self._looked_at = 0.0
+
+    # The stream
+
+    def _follow(self, gathered: Gathered, max_bytes: int, limit: Position | None) -> None:
+        """Takes what the stream has, up to what is on the server's disk now, or to the limit."""
+        goal = limit.lsn if limit is not None else self._flushed()
+        copied = gathered.bytes
+        patience = PATIENCE_UPTO_S if limit is not None else PATIENCE_S
+        deadline = time.monotonic() + patience
+        asked_at = time.monotonic()
+        while self.position.lsn < goal and gathered.bytes - copied < max_bytes:
+            event = self._stream.next(ASK_EVERY_S)
+            now = time.monotonic()
+            if event is None:
+                if now > deadline:
+                    if limit is not None:
+                        raise Unavailable(f"Source {self._instance!r} does not reach the position asked for.")
+                    break
+                if now - asked_at >= ASK_EVERY_S:
+                    self._stream.ask()
+                    asked_at = now
+                continue
+            deadline = now + patience if not isinstance(event, Keepalive) else deadline
+            if isinstance(event, Rows):
+                self._take_rows(event, gathered, copied + max_bytes - gathered.bytes, limit)
+            elif isinstance(event, Keepalive):
+                self._advance(min(event.end_lsn, limit.lsn) if limit is not None else event.end_lsn)
+            elif isinstance(event, Relation):
+                self.position, restart = self._evolution.follow(event, self.position)
+                self._restart.update(restart)
+            elif isinstance(event, Truncate):
+                self._truncate(event, gathered)
+
+    def _flushed(self) -> int:
+        return lsn_of(self._session.one("SELECT pg_current_wal_flush_lsn()::text")[0])
+
+    def _take_rows(self, rows: Rows, gathered: Gathered, room: int, limit: Position | None) -> None:
+        """Takes a run of rows, or as much of it as fits and lies before the limit; the rest is put back."""
+        transactions = rows.transactions
+        count, first, last = len(transactions.xid), 0, len(rows)
+        partial = self.position.partial
+        if partial is not None and count:
+            place = int(np.searchsorted(transactions.final_lsn, partial.commit))
+            if place == count or transactions.final_lsn[place] != partial.commit:
+                raise gap(self._instance, "the transaction that was being read does not come again")
+            end = int(transactions.end_row[place])
+            first = int(np.searchsorted(rows.ordinal[:end], partial.ordinal))
+        if limit is not None:
+            count = int(np.searchsorted(transactions.final_lsn, limit.lsn))
+            last = int(transactions.end_row[count - 1]) if count else 0
+        last, cut = _fitting(rows, first, last, count, max(room, 1))
+        if last > first:
+            self._add_rows(rows.slice(first, last), gathered)
+        ended = int(np.count_nonzero((transactions.end_row[:count] <= last) & (transactions.end_lsn[:count] > 0)))
+        if ended:
+            self._visible_later(transactions.xid[:ended])
+            self.position = replace(self.position, partial=None)
+            self._advance(int(transactions.end_lsn[ended - 1]))
+        if last > first and rows.transaction[last - 1] >= ended:
+            commit = int(transactions.final_lsn[rows.transaction[last - 1]])
+            self.position = replace(
+                self.position, partial=Partial(commit=commit, ordinal=int(rows.ordinal[last - 1]) + 1)
+            )
+        beyond = limit is not None and count < len(transactions.xid)
+        if cut or beyond:
+            self._stream.put_back(rows.slice(last, len(rows)))
+        if beyond and not cut and self.position.partial is None and limit is not None:
+            self._advance(limit.lsn)  # the next commit lies behind it
+
+    def _visible_later(self, xids: np.ndarray) -> None:
+        if self.position.loading or self._restart:
+            self._visible.add(xids)
+
+    def _advance(self, lsn: int) -> None:
+        """Every transaction that commits before this LSN was read."""
+        if lsn > self.position.lsn:
+            loading = passed(self.position.loading, lsn) if self.position.loading else self.position.loading
+            self.position = replace(self.position, lsn=lsn, loads=0, loading=loading)
+
+    def _add_rows(self, rows: Rows, gathered: Gathered) -> None:
+        for changes in decode(rows, self._captured.shapes):
+            decoded = changes
+            images = decoded.rows
+            path = f"{decoded.schema.table.schema}.{decoded.schema.table.table}"
+            load = self.position.loading.get(path)
+            table = self._captured.tables.get(path)
+            if load is not None and table is not None:
+                passing = Passing(session=self._session, table=table, load=load)
+                xids = rows.transactions.xid[rows.transaction[decoded.row]]
+                keep = passing.mask(dict(zip(images.schema.names, images.columns, strict=True)), xids)
+                if not keep.all():
+                    decoded = _chosen(decoded, keep)
+                    images = decoded.rows
+            require_fitting(decoded.misfits, decoded.schema)
+            gathered.add(ChangeBatch(decoded.schema, images))
+
+    def _truncate(self, event: Truncate, gathered: Gathered) -> None:
+        partial = self.position.partial
+        if partial is not None and event.final_lsn == partial.commit and event.ordinal < partial.ordinal:
+            return  # read before
+        for place, oid in enumerate(event.oids):
+            shape = self._captured.shapes.get(oid)
+            if shape is None:
+                continue
+            table = shape.schema.table
+            path = f"{table.schema}.{table.table}"
+            gathered.add(truncate_batch(shape.schema, event.final_lsn, event.ordinal + place, event.time_us))
+            if path in self.position.loading:
+                # What a chunk has of it may be older or newer: the load begins again, which costs nothing now.
+                again = Load(since=self.position.loading[path].since)
+                self.position = replace(self.position, loading={**self.position.loading, path: again})
+        after = Partial(commit=event.final_lsn, ordinal=event.ordinal + len(event.oids))
+        self.position = replace(self.position, partial=after)
+
+    # Finishing
+
+    def _finish(self, gathered: Gathered) -> Piece | None:
+        position, told = self.position, self._told
+        moved = replace(told, lsn=position.lsn) != position or told.boundary != position.boundary
+        idle_s = time.monotonic() - self._told_at
+        due = position.lsn - told.lsn >= HEARTBEAT_BYTES or (position.lsn > told.lsn and idle_s >= HEARTBEAT_S)
+        if not gathered.batches and not moved and not (due and position.boundary):
+            return None
+        if position.loading:
+            self._visible.settle(self._session)
+        self._told, self._told_at = position, time.monotonic()
+        return Piece(
+            batches=gathered.joined(),
+            position=position.to_text(),
+            boundary=position.boundary,
+            loading=tuple(_relation(self._instance, path) for path in sorted(position.loading)),
+        )
+
+
+def _relation(instance: str, path: str) -> str:
+    return f"{instance}.{path.partition('.')[2]}"
+
+
+def _fitting(rows: Rows, first: int, last: int, count: int, room: int) -> tuple[int, bool]:
+    """Where to end so that about ``room`` bytes are taken, at the end of a transaction if there is one; and if cut."""
+    if last <= first or int(rows.end[last - 1] - rows.at[first]) <= room:
+        return last, False
+    sizes = np.cumsum(rows.end[first:last] - rows.at[first:last])
+    fit = first + int(np.searchsorted(sizes, room)) + 1
+    if fit >= last:
+        return last, False
+    transactions = rows.transactions
+    ends = transactions.end_row[:count][transactions.end_lsn[:count] > 0]
+    place = int(np.searchsorted(ends, fit, side="right")) - 1
+    if place >= 0 and ends[place] > first:
+        fit = int(ends[place])
+    return fit, True
+
+
+def _chosen(decoded: Decoded, keep: np.ndarray) -> Decoded:
+    return Decoded(
+        schema=decoded.schema,
+        rows=decoded.rows.filter(pa.array(keep)),
+        row=decoded.row[keep],
+        absent=None if decoded.absent is None else decoded.absent[keep],
+        misfits=None if decoded.misfits is None else decoded.misfits[keep],
+    )

@@ -1,0 +1,179 @@
+"""The PostgreSQL source: connections, checks and waiting around a reader of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+
+from raypipe.contracts import Piece, SourceView
+from raypipe.errors import InvariantBroken, SchemaMismatch
+from raypipe.model import TableSchema
+from raypipe.sources.postgres import install
+from raypipe.sources.postgres.captured import Captured
+from raypipe.sources.postgres.connect import Session, parse_address
+from raypipe.sources.postgres.gaps import Server, read_server, read_slot, require_same, require_slot
+from raypipe.sources.postgres.position import Position
+from raypipe.sources.postgres.reader import Reader
+from raypipe.sources.postgres.schema import path_of, require_tables
+from raypipe.sources.postgres.snapshot import current_moment
+from raypipe.sources.postgres.stream import Stream
+from raypipe.sources.postgres.view import PostgresView, exact_moment
+
+
+@dataclass(kw_only=True)
+class _Open:
+    """What an open source holds: its connections, and the reader on them."""
+
+    session: Session
+    stream: Stream
+    reader: Reader
+
+
+class PostgresSource:
+    """One PostgreSQL database, read through a logical replication slot; see ``raypipe.contracts.Source``.
+
+    Args:
+        instance: Name.
+        url: ``postgresql://user:password@host:port/database?…``.
+        tables: To capture, as ``table`` (in the schema ``public``) or ``schema.table``.
+        pipeline: Whose source it is: the default names of slot and publication have it.
+    """
+
+    def __init__(self, instance: str, url: str, tables: Sequence[str], pipeline: str = "") -> None:
+        self.instance = instance
+        self._address = parse_address(instance, url, pipeline)
+        self._paths = tuple(sorted({path_of(name) for name in tables}))
+        self._open: _Open | None = None
+        names = [path.partition(".")[2] for path in self._paths]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise SchemaMismatch(
+                f"Source {instance!r} has two tables of the name {twice[0]!r} in different schemas.",
+                remedy="Read them as two sources: a relation is called <source>.<table>.",
+            )
+
+    def tables(self) -> tuple[TableSchema, ...]:
+        """See ``raypipe.contracts.Source``; works before the capture is installed, and writes nothing."""
+        with closing(Session(self._address, "look")) as session:
+            tables = require_tables(session, self.instance, self._paths)
+            captured = Captured(self.instance, self._paths, session)
+            return tuple(captured.schema(table, 1) for table in tables.values())
+
+    def install(self) -> None:
+        """See ``raypipe.contracts.Source``: makes the publication and the replication slot."""
+        install.install(self.instance, self._address, self._paths)
+
+    def remove(self) -> None:
+        """See ``raypipe.contracts.Source``: drops the replication slot and the publication."""
+        install.remove(self._address)
+
+    @contextmanager
+    def view(self) -> Iterator[SourceView]:
+        """See ``raypipe.contracts.Source``; takes a temporary replication slot as long as it is open."""
+        with exact_moment(self._address) as (session, server, lsn):
+            captured = Captured(self.instance, self._paths, session)
+            yield PostgresView(self.instance, session, captured, self._position(server, lsn))
+
+    def open(self, position: str | None, reload: Collection[str] = ()) -> None:
+        """See ``raypipe.contracts.Source``; installs the capture if the position is None."""
+        self.close()
+        stands = None if position is None else Position.parse(position)
+        session = Session(self._address, "control", answer_timeout_s=install.SLOT_TIMEOUT_S)
+        try:
+            replication = Session(self._address, "reader", replication=True)
+            try:
+                self._open = self._opened(session, replication, stands, reload)
+            except BaseException:
+                replication.close()
+                raise
+        except BaseException:
+            session.close()
+            raise
+
+    def _opened(
+        self, session: Session, replication: Session, stands: Position | None, reload: Collection[str]
+    ) -> _Open:
+        install.require_logical(session)
+        server = read_server(replication)
+        if stands is not None:
+            require_same(self.instance, stands, server, self._address)
+            require_slot(self.instance, stands, read_slot(session, self._address), server)
+        tables = require_tables(session, self.instance, self._paths)
+        install.publish(session, self.instance, tables)
+        if stands is None:
+            stands = self._position(server, install.make_slot(session))
+        captured = Captured(self.instance, self._paths, session)
+        known = {path: table for path, table in stands.tables.items() if path in tables}
+        loading = {path: load for path, load in stands.loading.items() if path in known}
+        restart = {path for path in self._paths if self._relation(path) in reload or path not in known}
+        # Altered while nobody looked; and a table without a key cannot be loaded on from where it was.
+        restart |= {path for path, table in known.items() if table.print != tables[path].print}
+        restart |= {path for path, load in loading.items() if not tables[path].key and load.rows and load.chunk is None}
+        start = replace(stands, timeline=server.timeline, tables=known, loading=loading)
+        stream = Stream(self._address, start.lsn, replication, session)
+        reader = Reader(
+            instance=self.instance,
+            address=self._address,
+            session=session,
+            stream=stream,
+            captured=captured,
+            position=start,
+            restart=restart,
+            since=current_moment(session).xmax if restart else 0,
+        )
+        return _Open(session=session, stream=stream, reader=reader)
+
+    def _position(self, server: Server, lsn: int) -> Position:
+        return Position(
+            system=server.system,
+            database=server.database,
+            slot=self._address.slot,
+            timeline=server.timeline,
+            lsn=lsn,
+        )
+
+    def poll(self, max_bytes: int, upto: str | None = None) -> Piece | None:
+        """See ``raypipe.contracts.Source``; None too where the reader stands at ``upto`` or beyond."""
+        opened = self._require_open()
+        limit = None if upto is None else Position.parse(upto)
+        try:
+            return opened.reader.next_piece(max_bytes, limit)
+        except BaseException:
+            self.close()  # whatever was half read is read again from the log's position
+            raise
+
+    def wait(self, timeout_s: float) -> None:
+        """See ``raypipe.contracts.Source``; the server's own message ends the wait."""
+        opened = self._require_open()
+        if not opened.reader.position.loading:
+            opened.stream.wait(timeout_s)
+
+    def acknowledge(self, position: str) -> None:
+        """See ``raypipe.contracts.Source``; the server forgets what lies before at its next checkpoint."""
+        self._require_open().stream.acknowledge(Position.parse(position).lsn)
+
+    def progress(self) -> Mapping[str, float]:
+        """See ``raypipe.contracts.Source``: rows loaded, of those that the server's statistics estimate."""
+        reader = self._require_open().reader
+        estimates = reader.estimates
+        return {
+            self._relation(path): min(load.rows / max(estimates.get(path, 0.0), load.rows, 1.0), 0.99)
+            for path, load in reader.position.loading.items()
+        }
+
+    def close(self) -> None:
+        """See ``raypipe.contracts.Source``."""
+        if self._open is not None:
+            opened, self._open = self._open, None
+            opened.reader.close()
+            opened.stream.close()
+            opened.session.close()
+
+    def _require_open(self) -> _Open:
+        if self._open is None:
+            raise InvariantBroken(f"Source {self.instance!r} is not open.")
+        return self._open
+
+    def _relation(self, path: str) -> str:
+        return f"{self.instance}.{path.partition('.')[2]}"

@@ -1,0 +1,86 @@
+"""The captured tables as one read transaction sees them, at a place in the stream that is exactly that moment.
+
+The order in which commits become visible is not their order in the write-ahead log, so an ordinary transaction stands
+at no place of the stream. A replication slot made inside a transaction does: the server waits until it knows a place of
+which every earlier commit is seen and no later one.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import pyarrow as pa
+
+from raypipe.errors import RaypipeError, SchemaMismatch
+from raypipe.sources.postgres.captured import Captured
+from raypipe.sources.postgres.connect import Address, Session
+from raypipe.sources.postgres.copying import copy_rows, select_rows
+from raypipe.sources.postgres.gaps import Server, read_server
+from raypipe.sources.postgres.install import SLOT_TIMEOUT_S
+from raypipe.sources.postgres.misfits import require_fitting
+from raypipe.sources.postgres.position import Position, lsn_of
+
+
+@contextmanager
+def exact_moment(address: Address) -> Iterator[tuple[Session, Server, int]]:
+    """A read transaction and the LSN that it stands at: it sees every commit before, and none after.
+
+    Raises:
+        Unavailable: a transaction that was running did not end in time, or no slot is free.
+    """
+    session = Session(address, "view", replication=True, answer_timeout_s=SLOT_TIMEOUT_S)
+    try:
+        server = read_server(session)
+        session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        made = session.one(
+            f'CREATE_REPLICATION_SLOT "raypipe_{uuid.uuid4().hex}" TEMPORARY LOGICAL pgoutput USE_SNAPSHOT'
+        )
+        yield session, server, lsn_of(made[1])
+        with suppress(RaypipeError):
+            session.run("COMMIT")
+    finally:
+        session.close()
+
+
+class PostgresView:
+    """Present rows of the chosen tables; see ``raypipe.contracts.SourceView``.
+
+    Args:
+        instance: Name.
+        session: In the transaction.
+        captured: The chosen tables as it sees them.
+        position: That it stands at.
+    """
+
+    def __init__(self, instance: str, session: Session, captured: Captured, position: Position) -> None:
+        self.position = position.to_text()
+        self._instance = instance
+        self._session = session
+        self._captured = captured
+        self._paths: Mapping[str, str] = {f"{instance}.{path.partition('.')[2]}": path for path in captured.paths}
+
+    def rows(self, table: str) -> Iterator[pa.RecordBatch]:
+        """See ``raypipe.contracts.SourceView``. A table that was dropped has no rows."""
+        found = self._captured.tables.get(self._path(table))
+        if found is None:
+            return
+        shape = self._captured.shape(found, 1)
+        schema = shape.schema.arrow()
+        for part in copy_rows(self._session, select_rows(found, shape), shape):
+            require_fitting(part.misfits, shape.schema)
+            yield pa.RecordBatch.from_arrays(list(part.columns), schema=schema)
+
+    def parked(self, table: str) -> int:
+        """See ``raypipe.contracts.SourceView``: a value that does not fit stops this source, so no row is parked."""
+        self._path(table)
+        return 0
+
+    def _path(self, table: str) -> str:
+        if table not in self._paths:
+            raise SchemaMismatch(
+                f"Table {table!r} is not captured from source {self._instance!r}.",
+                remedy=f"Captured: {', '.join(self._paths)}.",
+            )
+        return self._paths[table]

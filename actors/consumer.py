@@ -61,7 +61,7 @@ class ConsumerActor:
 
     def _executor(self, size_bytes: int) -> Executor:
         if not hasattr(self._local, "log"):
-            self._local.log = open_existing_log(self._plan.log)
+            self._local.log = open_existing_log(self._plan.log, pipeline=self._plan.pipeline)
             self._local.flow = Flow(self._plan, self._wanted)
         if size_bytes >= self._threshold:
             return RayDataExecutor(self._plan, self._local.log, self._relations, self._wanted)

@@ -32,7 +32,7 @@ class CoordinatorActor:
 
     def run(self, until: Until) -> Status:
         """Runs to the end; see ``Conductor.run``."""
-        log = open_log(self._plan.log)
+        log = open_log(self._plan.log, pipeline=self._plan.pipeline)
         try:
             crew = RayCrew(plan=self._plan, log=log, token=self._token)
             conductor = Conductor(

@@ -74,7 +74,7 @@ def _transform(
     batch: pa.Table, *, plan: Plan, relations: Mapping[str, str], wanted: Collection[str]
 ) -> Iterator[pa.Table]:
     """One slice in a Ray task: read it from the log, run the steps, encode what comes out."""
-    log = open_existing_log(plan.log)
+    log = open_existing_log(plan.log, pipeline=plan.pipeline)
     flow = Flow(plan, wanted)
     try:
         for fields in batch.to_pylist():

@@ -22,7 +22,7 @@ class ReaderActor:
     def __init__(self, plan: Plan, instance: str, claim: Claim, reload: Collection[str]) -> None:
         self._reader = Reader(
             open_source=partial(open_instance, plan, instance),
-            open_log=partial(open_existing_log, plan.log),
+            open_log=partial(open_existing_log, plan.log, pipeline=plan.pipeline),
             prefix=plan.pipeline,
             claim=claim,
             reload=reload,

@@ -76,7 +76,7 @@ def _bytes(payloads: list[list[pa.Buffer]]) -> int:
 def _log_seconds(path: Path, transactions: list[list[ChangeBatch]]) -> tuple[float, float]:
     """Seconds to append everything, and to read everything."""
     topic = ORDERS.table.topic("bench")
-    log = open_log(f"sqlite:///{path}")
+    log = open_log(f"sqlite:///{path}", pipeline="bench")
     claim = log.claim("bench")
     began = time.perf_counter()
     for number, transaction in enumerate(transactions):

@@ -48,15 +48,13 @@ def is_alive(status: Status) -> bool:
 
 def told(pipeline: Pipeline) -> Status | None:
     """What the pipeline's last run told of itself; None if it has not run yet."""
-    from pathlib import Path
-
-    from raypipe.log import open_existing_log
+    from raypipe.log import log_exists, open_existing_log
     from raypipe.spec import resolve_url
 
     url = resolve_url(pipeline.log, pipeline.folder)
-    if not Path(url.removeprefix("sqlite:///")).exists():
+    if not log_exists(url, pipeline=pipeline.pipeline):
         return None
-    log = open_existing_log(url)
+    log = open_existing_log(url, pipeline=pipeline.pipeline)
     try:
         text = log.notes(STATUS_NOTE).get(STATUS_NOTE)
     finally:

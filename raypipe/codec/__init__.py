@@ -2,6 +2,8 @@
 
 from raypipe.codec.arrow import Compression, decode, encode
 from raypipe.codec.checksum import checksum
+from raypipe.codec.decimals import decimal_text
+from raypipe.codec.keyhash import shard_of
 from raypipe.codec.split import split
 
-__all__ = ["Compression", "checksum", "decode", "encode", "split"]
+__all__ = ["Compression", "checksum", "decimal_text", "decode", "encode", "shard_of", "split"]

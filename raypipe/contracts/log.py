@@ -13,9 +13,12 @@ from raypipe.model import ChangeBatch, Claim, Cut
 class LogBatch:
     """A batch as read back.
 
+    A log that spreads a topic over partitions gives a batch back as several, one for each partition that has a share;
+    an update that changed its key, and so its partition, is then a delete and an insert.
+
     Attributes:
         topic: It was appended to.
-        offset: In the topic.
+        offset: In the topic, or in the partition of it that it was read from; grows within each, gaps allowed.
         batch: The changes.
     """
 
@@ -29,14 +32,14 @@ class LogSlice:
     """A contiguous part of an epoch that one worker can read by itself; small, picklable.
 
     Attributes:
-        begin: Opaque to all but the log that made it.
+        begin: Text, opaque to all but the log that made it.
         end: Likewise.
         topics: To read.
         bytes: In the log, an estimate.
     """
 
-    begin: int
-    end: int
+    begin: str
+    end: str
     topics: tuple[str, ...]
     bytes: int
 
@@ -102,15 +105,30 @@ class Log(Protocol):
         ...
 
     def last_cut(self) -> Cut | None:
-        """The newest cut."""
+        """The newest cut; every commit that has returned, in whatever process, is in it."""
+        ...
+
+    def known_cut(self) -> Cut | None:
+        """The newest cut this object has heard of, milliseconds behind ``last_cut`` at most while the log answers.
+
+        For loops that look every few milliseconds: it asks nobody over a network.
+        """
         ...
 
     def slices(self, after: Cut | None, upto: Cut, topics: Collection[str], max_bytes: int) -> list[LogSlice]:
-        """Splits what lies between two cuts into consecutive slices of about ``max_bytes``, never inside a batch."""
+        """Splits what lies between two cuts into consecutive slices of about ``max_bytes``, never inside a batch.
+
+        ``after=None`` begins with the oldest batch still kept.
+
+        Raises:
+            SourceGap: a cut is not one of this log as it is now.
+        """
         ...
 
     def read(self, part: LogSlice) -> Iterator[LogBatch]:
         """Batches of a slice; those of one instance come in the order in which its reader appended them.
+
+        The shares of one appended batch, spread over partitions, come in any order: each key is in one of them alone.
 
         Raises:
             Corrupt: a batch is not what was written (checksum).
@@ -119,7 +137,11 @@ class Log(Protocol):
         ...
 
     def load_begins(self, topic: str) -> int | None:
-        """Offset of the newest TRUNCATE batch still kept in a topic: where its last load began; None if forgotten."""
+        """Offset of the newest TRUNCATE batch still kept in a topic: where its last load began; None if forgotten.
+
+        To be compared with ``Cut.offsets[topic]``. Every partition of a topic gets every TRUNCATE, and this is its place
+        in the first, which the cut calls by the topic's own name.
+        """
         ...
 
     def retain(self, oldest: Cut) -> int:
@@ -127,7 +149,7 @@ class Log(Protocol):
         ...
 
     def size(self) -> int:
-        """Bytes of batches kept now."""
+        """Bytes of batches kept now; what others did may be missing for milliseconds, as with ``known_cut``."""
         ...
 
     def write_note(self, key: str, text: str | None) -> None:
@@ -135,7 +157,7 @@ class Log(Protocol):
         ...
 
     def notes(self, prefix: str) -> Mapping[str, str]:
-        """Notes whose key begins with a prefix."""
+        """Notes whose key begins with a prefix; what others wrote since this object was opened may take milliseconds."""
         ...
 
     def close(self) -> None:

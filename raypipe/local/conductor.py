@@ -172,7 +172,7 @@ class Conductor:
         self._check(reports, now)
         # Order matters for "idle": readers that found nothing, then the newest cut, then the sinks.
         nothing_new = all(report.settled for report in reports.values()) and not self._holds.active
-        self._last_cut = self._log.last_cut()
+        self._last_cut = self._log.known_cut()
         if self._finished(nothing_new, now):
             return True
         self._housekeeping(now)
@@ -213,7 +213,11 @@ class Conductor:
             return now - self._began >= self._until
         if self._until != "idle":
             return False
-        return nothing_new and self._coordinator.caught_up(self._last_cut)
+        if not nothing_new or not self._coordinator.caught_up(self._last_cut):
+            return False
+        # The readers had nothing more when they were asked, so what the log has committed by now is all there is.
+        self._last_cut = self._log.last_cut()
+        return self._coordinator.caught_up(self._last_cut)
 
     def _housekeeping(self, now: float) -> None:
         self._holds.serve(time.time())

@@ -32,7 +32,7 @@ def run_local(
         Fenced: a later run took over.
         RaypipeError: what no retry could mend.
     """
-    log = open_log(plan.log)
+    log = open_log(plan.log, pipeline=plan.pipeline)
     sinks = [unit for sink in plan.sinks for unit in open_sinks(sink, plan.pipeline)]
     relations = {table.relation for sink in sinks for table in sink.tables}
     flow = Flow(plan, relations)
@@ -42,7 +42,7 @@ def run_local(
             log=log,
             steps=flow,
             sinks=sinks,
-            open_log=lambda: open_existing_log(plan.log),
+            open_log=lambda: open_existing_log(plan.log, pipeline=plan.pipeline),
             open_source=lambda name: open_instance(plan, name),
         )
         conductor = Conductor(

@@ -16,7 +16,8 @@ class Cut:
     Attributes:
         number: Place among the cuts of this log, from 1, growing, gaps allowed.
         log: Identity of the log (a UUID made with it): a number means nothing in another log.
-        offsets: End offset (exclusive) of each topic.
+        offsets: End offset (exclusive) of each topic; of a topic in several partitions, of each: the first is called by
+            the topic's name, the others ``topic/1``, ``topic/2`` and so on.
         positions: Source position of each instance, opaque text of its connector.
         loading: Tables (``instance.table``) whose snapshot is not complete at this cut. Such a table stands for its
             rows up to the snapshot's cursor.

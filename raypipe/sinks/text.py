@@ -14,25 +14,9 @@ from raypipe.errors import Corrupt, LimitExceeded
 
 # Arrow writes a year beyond these as "<value out of range: ...>" and never reads it back.
 YEARS = (-32767, 32767)
-_PLAIN_SCALE = 6  # up to here Arrow uses no exponent
 _MOMENT = r"^(?P<year>-?\d+)-(?P<month>\d\d)-(?P<day>\d\d)(?: (?P<time>[\d:.]+)Z?)?$"
 _TIME = r"^(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:\.(?P<fraction>\d+))?$"
 _PER_SECOND = {"us": 10**6, "ns": 10**9}
-
-
-def decimal_text(column: pa.Array) -> pa.Array:
-    """Decimals in plain notation with all their decimal places: 1.50, 0.0000001."""
-    scale = column.type.scale
-    if scale <= _PLAIN_SCALE:
-        return column.cast(pa.string())
-    unscaled = pa.decimal128(column.type.precision, 0)
-    digits = pa.Array.from_buffers(unscaled, len(column), column.buffers(), column.null_count, column.offset).cast(
-        "string"
-    )
-    sign = pc.if_else(pc.starts_with(digits, "-"), "-", "")
-    padded = pc.utf8_lpad(pc.utf8_ltrim(digits, "-"), scale + 1, "0")
-    whole, places = pc.utf8_slice_codeunits(padded, 0, -scale), pc.utf8_slice_codeunits(padded, -scale)
-    return pc.binary_join_element_wise(pc.binary_join_element_wise(sign, whole, ""), places, ".")
 
 
 def moment_text(column: pa.Array) -> pa.Array:

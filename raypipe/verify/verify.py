@@ -51,11 +51,11 @@ def verify(
     began = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raypipe-verify-")))
-        log = open_log(plan.log)
+        log = open_log(plan.log, pipeline=plan.pipeline)
         stack.callback(log.close)
         alive = stack.enter_context(_a_run(plan, log, observer))
         _await_loaded(log, alive, timeout_s)
-        hold = stack.enter_context(Hold(lambda: open_existing_log(plan.log), alive, timeout_s))
+        hold = stack.enter_context(Hold(lambda: open_existing_log(plan.log, pipeline=plan.pipeline), alive, timeout_s))
         observer("asking the readers to stand still")
         hold.held()
         oracle = Oracle(folder)

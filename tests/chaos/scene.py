@@ -115,7 +115,7 @@ class Scene:
             AssertionError: something is lost, doubled, stale or torn.
         """
         plan = self.plan()
-        log = open_log(plan.log)
+        log = open_log(plan.log, pipeline=plan.pipeline)
         compared = 0
         try:
             last = log.last_cut()

@@ -126,6 +126,9 @@ class MemoryLog:
     def last_cut(self) -> Cut | None:
         return self.store.cuts[-1][0] if self.store.cuts else None
 
+    def known_cut(self) -> Cut | None:
+        return self.last_cut()
+
     def place(self, wanted: Cut) -> int:
         for cut, place in self.store.cuts:
             if cut == wanted:
@@ -136,15 +139,16 @@ class MemoryLog:
         begin = self.store.forgotten if after is None else self.place(after)
         self.check_kept(begin)
         ends = range(begin + 1, self.place(upto) + 1)
-        return [LogSlice(begin=end - 1, end=end, topics=tuple(topics), bytes=1) for end in ends]
+        return [LogSlice(begin=str(end - 1), end=str(end), topics=tuple(topics), bytes=1) for end in ends]
 
     def check_kept(self, begin: int) -> None:
         if begin < self.store.forgotten:
             raise SourceGap("forgotten")
 
     def read(self, part: LogSlice) -> Iterator[LogBatch]:
-        self.check_kept(part.begin)
-        kept = self.store.whole[max(part.begin, self.store.forgotten) : part.end]
+        begin, end = int(part.begin), int(part.end)
+        self.check_kept(begin)
+        kept = self.store.whole[max(begin, self.store.forgotten) : end]
         yield from (batch for batch in kept if batch.topic in part.topics)
 
     def load_begins(self, topic: str) -> int | None:
@@ -158,6 +162,10 @@ class MemoryLog:
         self.store.forgotten = max(self.store.forgotten, place)
         self.store.cuts = [(cut, at) for cut, at in self.store.cuts if cut.number >= oldest.number]
         return freed
+
+    def size(self) -> int:
+        tails = [batch for reader in self.store.readers.values() for batch in reader.tail]
+        return sum(batch.batch.rows.nbytes for batch in self.store.whole[self.store.forgotten :] + tails)
 
     def write_note(self, key: str, text: str | None) -> None:
         if text is None:

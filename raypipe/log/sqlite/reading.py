@@ -42,7 +42,7 @@ def slices(file: LogFile, after: Cut | None, upto: Cut, topics: Collection[str],
         )
     parts = []
     for place, size in groups:
-        parts.append(LogSlice(begin=begin, end=place, topics=chosen, bytes=size))
+        parts.append(LogSlice(begin=str(begin), end=str(place), topics=chosen, bytes=size))
         begin = place
     return parts
 
@@ -54,11 +54,11 @@ def read(file: LogFile, part: LogSlice) -> Iterator[LogBatch]:
         Corrupt: a batch is missing or not what was written.
         SourceGap: part of the slice was forgotten.
     """
-    begin = part.begin
-    while begin < part.end:
+    begin, last = int(part.begin), int(part.end)
+    while begin < last:
         with file.snapshot():
             _require_kept(file, begin)
-            end = _fetch_end(file, begin, part.end)
+            end = _fetch_end(file, begin, last)
             rows = file.all(
                 f"""
                 SELECT name, offset, checksum, payload FROM batches

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe.codec import shard_of
 from raypipe.errors import Corrupt
 from raypipe.model import BRANCH, COMMIT, IMAGE, OP, ORDINAL, SYSTEM_FIELDS, ChangeBatch, Column, Image, Op, TableSchema
 from raypipe.model.change import BRANCH_FIELD, RESERVED_PREFIX
 from raypipe.sinks.delta.stage import Spool, Spread, Stage
 from raypipe.sinks.netting import WEIGHT, identity_columns, net_keyed, net_multiset
-from raypipe.sinks.sharding import shard_of
 from raypipe.sinks.types import fit
 
 Counts = npt.NDArray[np.int64]

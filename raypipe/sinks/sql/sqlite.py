@@ -20,9 +20,10 @@ import sqlalchemy as sa
 from adbc_driver_manager import Error
 from sqlalchemy.dialects import sqlite
 
+from raypipe.codec import decimal_text
 from raypipe.errors import Corrupt, InvariantBroken, RaypipeError, SchemaMismatch, Unavailable
 from raypipe.sinks.sql.rebuild import rebuilding
-from raypipe.sinks.text import decimal_text, moment_text, moments
+from raypipe.sinks.text import moment_text, moments
 from raypipe.sinks.types import arrow_of_sqlite, sqlite_type
 
 LOCK_WAIT_MS = 5_000  # other writers of a database finish within that, or the run tells of it and tries again

@@ -35,7 +35,7 @@ def changes(*ids: int, body: bytes = b"", op: Op = Op.INSERT) -> ChangeBatch:
 
 def opened(path: Path) -> SqliteLog:
     """The log at a path."""
-    return open_log(f"sqlite:///{path}")
+    return open_log(f"sqlite:///{path}", pipeline="p")
 
 
 def put(log: Log, claim: Claim, position: str, *ids: int, body: bytes = b"") -> Cut:

@@ -271,10 +271,10 @@ except OutcomeUnknown as error:
 
 def test_a_log_that_is_only_looked_at_is_not_made(path: Path) -> None:
     with pytest.raises(Unavailable, match="There is no log at"):
-        open_existing_log(f"sqlite:///{path}")
+        open_existing_log(f"sqlite:///{path}", pipeline="p")
     assert not path.exists()
     opened(path).close()
-    open_existing_log(f"sqlite:///{path}").close()
+    open_existing_log(f"sqlite:///{path}", pipeline="p").close()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["kafka://host/topic", "sqlite:///", "sqlite://log.db", "postgresql://u:secret@h/db"])
 def test_a_url_of_no_known_log_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(RaypipeError, match="sqlite:///PATH") as caught:
-        open_log(url)
+        open_log(url, pipeline="p")
     assert caught.value.kind is Kind.PIPELINE_FILE
     assert "secret" not in str(caught.value)
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raypipe.codec import decimal_text
 from raypipe.errors import Corrupt, LimitExceeded
-from raypipe.sinks.text import decimal_text, moment_text, moments
+from raypipe.sinks.text import moment_text, moments
 
 DAY_US = 86_400_000_000
 # Days of the years -32767 and 32767.

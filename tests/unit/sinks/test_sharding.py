@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raypipe.codec import shard_of
 from raypipe.errors import SchemaMismatch
-from raypipe.sinks.sharding import shard_of
 
 MANY = 2**62  # so many shards that the shard shows nearly the whole hash
 

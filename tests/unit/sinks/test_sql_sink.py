@@ -6,11 +6,12 @@ import adbc_driver_sqlite.dbapi
 import pyarrow as pa
 import pytest
 
+from raypipe.codec import shard_of
 from raypipe.errors import Corrupt, SchemaMismatch, Unavailable
 from raypipe.model import ChangeBatch, Column, Cut, Epoch, Image, Op, SinkTable, TableName, TableSchema
 from raypipe.plan.model import SinkPlan
 from raypipe.sinks import open_sinks
-from raypipe.sinks.sharding import Shard, shard_of
+from raypipe.sinks.sharding import Shard
 from raypipe.sinks.sql.sqlite import SqliteDialect
 from raypipe.sinks.sql.store import SqlStore
 from raypipe.sinks.transactional import TransactionalSink

@@ -1,0 +1,176 @@
+"""The writer of one instance: its transactional producer, and where it goes on."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from raypipe import faults
+from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError
+from raypipe.log.kafka.clients import Clients
+from raypipe.log.kafka.failures import FENCED, explain
+from raypipe.log.kafka.fence import Fence, take
+from raypipe.log.kafka.fold import InstanceState
+from raypipe.log.kafka.follow import Follower
+from raypipe.log.kafka.names import ControlTopics, partition_key, topic_and_partition
+from raypipe.log.kafka.records import TopicEntry
+from raypipe.log.kafka.topics import Topics
+from raypipe.model import Claim, Cut
+
+
+class Writer:
+    """Owns the transactional id of an instance from its making on; whoever had it before can write nothing more.
+
+    Args:
+        clients: To connect with.
+        names: Of the pipeline's own topics.
+        follower: That knows where the log stands.
+        fence: To register with.
+        topics: To make and check.
+        instance: Whose reader writes.
+        claim: Its right to.
+
+    Raises:
+        Fenced: a later run or generation has begun.
+        SourceGap: a topic of the instance was deleted or made anew.
+        Unavailable: no answer.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        names: ControlTopics,
+        follower: Follower,
+        fence: Fence,
+        topics: Topics,
+        instance: str,
+        claim: Claim,
+    ) -> None:
+        self._clients = clients
+        self._follower = follower
+        self._fence = fence
+        self._topics = topics
+        self.instance = instance
+        self.claim = claim
+        self.place = clients.place
+        fence.check(instance, claim)
+        fence.register(instance, claim)
+        transactional_id = names.transactional_id(instance)
+        if faults.armed("mutant.no_fence"):
+            transactional_id += f".{claim.generation}"
+        self._producer: Producer | None = take(clients, transactional_id)
+        try:
+            fence.check(instance, claim)
+            # The transaction of whoever wrote before has ended one way or the other, so this is all there will be of it.
+            history = follower.sync()
+            self.identity = history.now.log
+            self.entries: dict[str, TopicEntry] = {}
+            self.fresh: dict[str, TopicEntry] = {}  # made by this writer, in no record yet
+            mine = {topic_and_partition(key)[0] for key in self.state.ends}
+            self.entries = {topic: history.now.topics[topic] for topic in sorted(mine)}
+            topics.check_tables(self.entries)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def producer(self) -> Producer:
+        """To write with."""
+        if self._producer is None:
+            raise InvariantBroken(f"The writer of instance {self.instance} was used after its end.")
+        return self._producer
+
+    def flush(self, timeout_s: float) -> int:
+        """Waits until the broker has answered for every message; returns how many it has not in time.
+
+        Raises:
+            KafkaException: the producer can write nothing more, for instance because it was fenced.
+        """
+        try:
+            return self.producer.flush(timeout_s)
+        except SystemError:
+            # The library raises a fatal error out of whatever call serves its callbacks, and loses it if another
+            # callback follows. It is told again by the next call that concerns the transaction.
+            self.producer.abort_transaction(timeout_s)
+            raise
+
+    def serve(self) -> None:
+        """Lets delivery reports in, without waiting.
+
+        Raises:
+            KafkaException: the producer can write nothing more.
+        """
+        try:
+            self.producer.poll(0)
+        except SystemError:
+            self.producer.abort_transaction(0)
+            raise
+
+    @property
+    def state(self) -> InstanceState:
+        """The instance as the newest committed record leaves it."""
+        return self._follower.history.now.instances.get(self.instance, InstanceState())
+
+    def entry(self, topic: str) -> TopicEntry:
+        """How a topic is spread; made if the log has never written to it.
+
+        Raises:
+            InvariantBroken: it is another instance's.
+            RaypipeError: a topic of that name holds messages of others.
+        """
+        known = self.entries.get(topic)
+        if known is not None:
+            return known
+        for name, state in self._follower.history.now.instances.items():
+            if name != self.instance and partition_key(topic, 0) in state.ends:
+                raise InvariantBroken(f"Topic {topic} belongs to instance {name}, not to {self.instance}.")
+        known = self._follower.history.now.topics.get(topic)
+        if known is None:
+            known = self.fresh[topic] = self._topics.make_table(topic, self.identity)
+        self.entries[topic] = known
+        return known
+
+    def failed(self, error: KafkaException | KafkaError, *, sent: bool) -> RaypipeError:
+        """What an error of the producer means.
+
+        Args:
+            error: Kafka's.
+            sent: The commit was on its way, so it may have happened.
+        """
+        inner = error.args[0] if isinstance(error, KafkaException) else error
+        if inner.code() in FENCED or inner.fatal():
+            try:
+                self._fence.check(self.instance, self.claim)
+            except RaypipeError as fenced:
+                return fenced
+            # The broker gave the transaction up, or somebody took the id and went away again.
+            return self.unanswered(error)
+        if sent and not inner.txn_requires_abort():
+            return self.unanswered(error)
+        return explain(self.place, error)
+
+    def unanswered(self, error: BaseException | KafkaError | None) -> OutcomeUnknown:
+        """Whether the commit is durable is not known."""
+        cause = KafkaException(error) if isinstance(error, KafkaError) else error
+        return OutcomeUnknown(
+            f"Log {self.place} did not say whether the commit of instance {self.instance} is durable.",
+            remedy="The reader starts again from the position that the log then says.",
+            cause=cause,
+            log=self.place,
+            instance=self.instance,
+        )
+
+    def await_cut(self, number: int) -> bool:
+        """Waits until a record of this writer is where every reader sees it."""
+        return self._follower.await_cut(number)
+
+    def cut(self, number: int) -> Cut | None:
+        """The cut of a number that was waited for."""
+        history = self._follower.history
+        return history.last() if history.last_number == number else history.cut(number)
+
+    def close(self) -> None:
+        """Ends the producer; what is not committed is given up; idempotent.
+
+        Dropped, not closed: closing a producer that was fenced tries to abort its transaction and fails with a warning.
+        """
+        self._producer = None

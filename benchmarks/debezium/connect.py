@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks.debezium.install import installed
 from benchmarks.debezium.settings import HEAP_MB, SETTINGS, WORKER
 from benchmarks.postgres.lab import Lab
-from cluster.services.postgres import SUPERUSER
 from cluster.services.ports import claimed_ports
+from cluster.services.postgres import SUPERUSER
 from cluster.services.process import ServerProcess
 
 READY_WITHIN_S = 90.0
@@ -137,9 +137,7 @@ class Connector:
         return str(self.connect.call("GET", f"/connectors/{self.name}/status")["connector"]["state"])
 
     def _reads(self) -> bool:
-        return bool(
-            self.connect.lab.value(f"SELECT active FROM pg_replication_slots WHERE slot_name = '{self.slot}'")
-        )
+        return bool(self.connect.lab.value(f"SELECT active FROM pg_replication_slots WHERE slot_name = '{self.slot}'"))
 
     def _streams_since(self, said: int) -> float:
         """Waits for the line that says so in the log, after a place in it; returns when it was said."""

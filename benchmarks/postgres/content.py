@@ -44,6 +44,11 @@ def make_orders(lab: Lab, rows: int = 0) -> None:
         lab.run(f"VACUUM ANALYZE {ORDERS}")
 
 
+def next_order(lab: Lab) -> int:
+    """A key above all that are there."""
+    return int(lab.value(f"SELECT coalesce(max(order_id), 0) + 1 FROM {ORDERS}"))
+
+
 def one_transaction(lab: Lab, first: int, rows: int) -> Written:
     """Inserts rows in one transaction, with keys from ``first`` on."""
     lab.run(insertion(first, rows))

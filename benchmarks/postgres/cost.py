@@ -72,15 +72,20 @@ class Meter:
         )
 
 
-def measured(lab: Lab, work: Callable[[], object]) -> Cost:
+def measured(lab: Lab, work: Callable[[], object], end: Callable[[], object] | None = None) -> Cost:
     """Does some work in this process, or in programs that it runs and waits for; returns its cost.
 
-    PostgreSQL's part is complete only if the work has closed its connections.
+    Args:
+        lab: Whose servers take part.
+        work: To do.
+        end: Closes the connections to PostgreSQL that the work leaves open; its time does not count.
     """
     meter = Meter(lab=lab, reader=os.getpid())
     before = meter.now()
     work()
     seconds = time.perf_counter() - before.seconds
+    if end is not None:
+        end()
     _until_no_sender_runs(lab)
     return replace(meter.since(before), seconds=seconds)
 
@@ -89,14 +94,17 @@ def _until_no_sender_runs(lab: Lab) -> None:
     """Waits for the servers of replication connections: only those that have ended are in their parent's account."""
     deadline = time.monotonic() + ENDED_WITHIN_S
     postmaster = psutil.Process(lab.postgres.pid)
-    while any("walsender" in " ".join(child.cmdline()) for child in _alive(postmaster)):
+    while any(_is_sender(child) for child in postmaster.children()):
         if time.monotonic() > deadline:
             raise RuntimeError("a replication connection was left open: its share of the cost is not known")
         time.sleep(0.01)
 
 
-def _alive(parent: psutil.Process) -> list[psutil.Process]:
-    return [child for child in parent.children() if child.status() != psutil.STATUS_ZOMBIE]
+def _is_sender(child: psutil.Process) -> bool:
+    """Whether a child serves a reader, or has just ended (it has no name then)."""
+    with suppress(psutil.NoSuchProcess):
+        return child.status() == psutil.STATUS_ZOMBIE or "walsender" in " ".join(child.cmdline())
+    return False
 
 
 def _used(pid: int, lives_on: Lab | None = None) -> float:

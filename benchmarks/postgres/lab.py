@@ -24,8 +24,8 @@ SETTINGS = {
     "checkpoint_timeout": "1h",
     "autovacuum": "off",
     "synchronous_commit": "off",
-    # Every reader asks for TLS where it is offered, and the server makes a TLS record of each message it sends: with it,
-    # encryption would be most of what is measured, on all sides.
+    # Every reader asks for TLS where it is offered, and the server makes a TLS record of each message that it sends:
+    # with it, encryption would be most of what is measured, on all sides.
     "ssl": "off",
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.debezium.install import installed
@@ -160,21 +161,20 @@ class Connector:
 
 
 @contextmanager
-def connect_worker(lab: Lab, folder: Path) -> Iterator[Connect]:
-    """Starts a worker in an empty folder of its own; ends it at the end.
+def connect_worker(lab: Lab) -> Iterator[Connect]:
+    """Starts a worker in a temporary folder; ends it and removes the folder at the end.
 
     Raises:
         CannotRun: Connect or the connector is not here and cannot be fetched.
     """
     programs, plugins = installed(lab.home)
-    properties = folder / "worker.properties"
-    lab.home.account.own(folder)
-    folder.chmod(0o755)
-    process = ServerProcess(
-        name=f"Connect in {folder}", folder=folder, log=folder / "connect.log", account=lab.home.account
-    )
     main_class = "org.apache.kafka.connect.cli.ConnectStandalone"
-    with claimed_ports(1) as (port,):
+    with TemporaryDirectory(prefix="raypipe-connect-") as temporary, claimed_ports(1) as (port,):
+        folder = Path(temporary)
+        lab.home.account.own(folder)
+        process = ServerProcess(
+            name=f"Connect in {folder}", folder=folder, log=folder / "connect.log", account=lab.home.account
+        )
         settings = {
             **WORKER,
             "bootstrap.servers": lab.kafka.bootstrap,
@@ -182,6 +182,7 @@ def connect_worker(lab: Lab, folder: Path) -> Iterator[Connect]:
             "listeners": f"http://127.0.0.1:{port}",
             "offset.storage.file.filename": str(folder / "offsets"),
         }
+        properties = folder / "worker.properties"
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         worker = Connect(lab, process, port)
         try:

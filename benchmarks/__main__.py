@@ -12,7 +12,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.harness import Benchmark, Report, Size, measure
+from benchmarks.harness import Benchmark, CannotRun, Report, Size, measure
 from benchmarks.machine import machine
 from benchmarks.report import as_json, as_markdown, as_table
 
@@ -25,6 +25,12 @@ BENCHMARKS = {
     "freshness_ray": "FreshnessRay",
     "memory_flat": "MemoryFlat",
     "pg_decode": "PgDecode",
+    "pg_stream_bulk": "PgStreamBulk",
+    "pg_stream_small": "PgStreamSmall",
+    "pg_catchup": "PgCatchup",
+    "pg_snapshot": "PgSnapshot",
+    "debezium_side_by_side": "DebeziumSideBySide",
+    "kafka_freshness": "KafkaFreshness",
 }
 
 
@@ -40,9 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in about.items():
         print(f"{name + ':':20}{value}")
     reports: list[Report] = []
+    left_out = False
     for name in asked.only or BENCHMARKS:
-        benchmark: Benchmark = getattr(import_module(f"benchmarks.{name}"), BENCHMARKS[name])()
-        report = measure(benchmark, size, partial(_tell, name))
+        try:
+            benchmark: Benchmark = getattr(import_module(f"benchmarks.{name}"), BENCHMARKS[name])()
+            report = measure(benchmark, size, partial(_tell, name))
+        except CannotRun as missing:
+            _clear()
+            print(f"\n{name}: cannot run. {missing}")
+            left_out = True
+            continue
         reports.append(report)
         _clear()
         print(f"\n{name}: {benchmark.about}")
@@ -53,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.json.write_text(as_json(reports))
     if asked.markdown:
         asked.markdown.write_text(as_markdown(reports, about, size))
-    return 0
+    return int(left_out)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,10 @@ from statistics import median
 from typing import Protocol
 
 
+class CannotRun(Exception):
+    """A benchmark needs something that is not on this machine; the message says what, and how to get it."""
+
+
 class Size(Enum):
     """How much work a benchmark does."""
 
@@ -105,7 +109,11 @@ class Benchmark(Protocol):
     repetitions: Repetitions
 
     def run(self, folder: Path, size: Size) -> Samples:
-        """Measures once, in an empty folder of its own."""
+        """Measures once, in an empty folder of its own.
+
+        Raises:
+            CannotRun: something is not installed.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 # Those whose speed shows in the figures.
-LIBRARIES = ("pyarrow", "duckdb", "adbc-driver-sqlite", "deltalake", "numpy", "ray")
+LIBRARIES = ("pyarrow", "duckdb", "adbc-driver-sqlite", "deltalake", "numpy", "ray", "confluent-kafka", "pg8000")
 
 
 def machine() -> dict[str, str]:

@@ -1,0 +1,56 @@
+"""What the three benchmarks of a backlog share: the same content, read by ``pg_recvlogical`` and by raypipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from benchmarks.harness import Sample, Samples
+from benchmarks.postgres.content import Written
+from benchmarks.postgres.cost import measured
+from benchmarks.postgres.lab import Lab, lab
+from benchmarks.postgres.pumping import raypipe, shares
+from benchmarks.postgres.recvlogical import Recvlogical
+
+# So much is read by both before anything is timed: a broker and a server that have just started are slow for everybody.
+WARM_CHANGES = 50_000
+
+
+def backlog(
+    name: str,
+    make: Callable[[Lab], Sequence[str]],
+    write: Callable[[Lab, tuple[str, ...], int], Written],
+    changes: int,
+) -> Samples:
+    """One repetition: a history waits in two slots of one server, and each reader takes what is in its own.
+
+    Args:
+        name: Of the figure.
+        make: Makes the tables; returns their names.
+        write: Writes a history of so many changes to them.
+        changes: How many.
+    """
+    with lab() as servers:
+        tables = tuple(make(servers))
+        reader = raypipe(servers, tables)
+        limit = Recvlogical.install(servers, tables)
+        warm = write(servers, tables, WARM_CHANGES)
+        limit.read(servers.settle())
+        with reader.reading() as reading:
+            reading.catch_up(warm.images)
+        written = write(servers, tables, changes)
+        end = servers.settle()
+        by_limit = measured(servers, lambda: limit.read(end))
+        with reader.reading() as reading:
+            by_raypipe = measured(servers, lambda: reading.catch_up(written.images), reading.source.close)
+        return Samples(
+            by_figure={
+                name: Sample(value=written.changes / by_raypipe.seconds, limit=written.changes / by_limit.seconds)
+            },
+            notes=(
+                servers.about(),
+                f"{written.changes:,} changes in {written.transactions:,} transactions",
+                f"raypipe, CPU-seconds per million changes: {by_raypipe.per_million(written.changes)}",
+                f"pg_recvlogical, the same: {by_limit.per_million(written.changes)}",
+                f"raypipe's seconds by stage ({by_raypipe.seconds:.2f} in all): {shares(reading.pump.figures)}",
+            ),
+        )

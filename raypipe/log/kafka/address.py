@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote
 
 from raypipe.codec import Compression
 from raypipe.errors import Kind, RaypipeError
+from raypipe.kafka import parse_servers
 from raypipe.model import TableName
 
 EXAMPLE = "kafka://broker1:9092,broker2:9092?partitions=4&replication_factor=3"
 
-# First part of the URL to librdkafka's security.protocol.
-_PROTOCOLS = {
-    "kafka": "plaintext",
-    "kafka+ssl": "ssl",
-    "kafka+sasl": "sasl_plaintext",
-    "kafka+sasl_ssl": "sasl_ssl",
-}
-_MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN")
 _COMPRESSIONS = {"lz4": Compression.LZ4, "zstd": Compression.ZSTD, "none": Compression.NONE}
 
 # More partitions than this for one table cost more in messages than they gain in parallel reading.
@@ -76,79 +67,9 @@ def parse_address(url: str) -> KafkaAddress:
     Raises:
         RaypipeError: with one sentence for the first mistake, which shows no secret; of kind ``pipeline_file``.
     """
-    scheme, _, rest = url.partition("://")
-    if scheme not in _PROTOCOLS:
-        raise _mistake(f"The scheme {scheme!r} is no way to connect to Kafka.", f"Write one of {_words(_PROTOCOLS)}.")
-    place, _, query = rest.partition("?")
-    user, at, servers = place.rpartition("@")
-    servers = servers.rstrip("/")
-    if "/" in servers:
-        raise _mistake("A Kafka log's URL has a path; topics are named after the pipeline.", "Leave the path out.")
-    options = _options(query)
-    security = _security(scheme, user if at else "", options)
-    made = {name: read(options.pop(name)) for name, read in _READERS.items() if name in options}
-    if options:
-        raise _mistake(
-            f"A Kafka log has no option {next(iter(options))!r}.",
-            f"It has: {_words([*_READERS, *_FILES, 'mechanism'])}.",
-        )
-    return KafkaAddress(servers=_servers(servers), security=security, **made)  # type: ignore[arg-type]
-
-
-def _servers(text: str) -> str:
-    servers = [each.strip() for each in text.split(",") if each.strip()]
-    if not servers:
-        raise _mistake("A Kafka log's URL names no broker.", f"Write for instance {EXAMPLE}")
-    for server in servers:
-        host, colon, port = server.rpartition(":")
-        if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise _mistake(f"A Kafka broker is host:port, and {server!r} is not.", f"Write for instance {EXAMPLE}")
-    return ",".join(servers)
-
-
-def _options(query: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError:
-        raise _mistake("The part of the log's URL after ? is not name=value&name=value.", f"As in {EXAMPLE}") from None
-    options = dict(pairs)
-    if len(options) < len(pairs):
-        raise _mistake("An option of the log's URL is given twice.", "Give each once.")
-    return options
-
-
-def _security(scheme: str, user: str, options: dict[str, str]) -> dict[str, str]:
-    security = {"security.protocol": _PROTOCOLS[scheme]}
-    if "sasl" in scheme:
-        name, colon, password = user.partition(":")
-        if not name or not colon or not password:
-            raise _mistake(
-                f"{scheme} needs a user and a password.",
-                f"Write {scheme}://USER:${{env:PASSWORD}}@host:port?mechanism=SCRAM-SHA-512",
-            )
-        mechanism = options.pop("mechanism", "SCRAM-SHA-512").upper()
-        if mechanism not in _MECHANISMS:
-            raise _mistake(f"The mechanism {mechanism!r} is not known.", f"Known: {_words(_MECHANISMS)}.")
-        security |= {
-            "sasl.mechanism": mechanism,
-            "sasl.username": unquote(name),
-            "sasl.password": unquote(password),
-        }
-    elif user:
-        raise _mistake(
-            f"{scheme} sends no password, but the URL holds a user.", "Write kafka+sasl_ssl:// (or kafka+sasl://)."
-        )
-    elif "mechanism" in options:
-        raise _mistake("Only kafka+sasl:// and kafka+sasl_ssl:// have a mechanism.", "Leave it out.")
-    for name, setting in _FILES.items():
-        if name in options:
-            if "ssl" not in scheme.replace("sasl", ""):
-                raise _mistake(f"Only kafka+ssl:// and kafka+sasl_ssl:// have the option {name!r}.", "Leave it out.")
-            path = options.pop(name)
-            if not os.path.isfile(path):
-                raise _mistake(f"The file of the option {name!r} does not exist: {path}.", "Give its absolute path.")
-            security[setting] = path
-    return security
+    kafka = parse_servers(url, "log", list(_READERS), EXAMPLE)
+    made = {name: read(kafka.options[name]) for name, read in _READERS.items() if name in kafka.options}
+    return KafkaAddress(servers=kafka.servers, security=kafka.security, **made)  # type: ignore[arg-type]
 
 
 def _number(name: str, low: int, high: int) -> Callable[[str], int]:
@@ -174,11 +95,6 @@ def _tables(text: str) -> frozenset[str]:
     return frozenset(tables)
 
 
-_FILES = {
-    "ca": "ssl.ca.location",
-    "certificate": "ssl.certificate.location",
-    "key": "ssl.key.location",
-}
 _READERS: dict[str, Callable[[str], object]] = {
     "partitions": _number("partitions", 1, MOST_PARTITIONS),
     "replication_factor": _number("replication_factor", 1, 32767),
@@ -193,7 +109,7 @@ def _spellings(table: TableName) -> set[str]:
     return {str(table), f"{table.instance}.{table.schema}.{table.table}"}
 
 
-def _words(names: Mapping[str, object] | list[str] | tuple[str, ...]) -> str:
+def _words(names: Mapping[str, object]) -> str:
     return ", ".join(names)
 
 

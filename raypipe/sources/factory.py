@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 from raypipe.contracts import Source
-from raypipe.errors import Kind, RaypipeError
+from raypipe.errors import Kind, MissingExtra, RaypipeError
 from raypipe.plan.model import Plan
 from raypipe.sources.sqlite.source import SqliteSource
 
@@ -16,6 +16,7 @@ class Scheme(Enum):
 
     SQLITE = "sqlite"
     POSTGRES = "postgresql"
+    KAFKA = "kafka"
 
 
 def _sqlite(pipeline: str, name: str, url: str, tables: Sequence[str]) -> Source:
@@ -29,9 +30,21 @@ def _postgres(pipeline: str, name: str, url: str, tables: Sequence[str]) -> Sour
     return PostgresSource(name, url, tables, pipeline)
 
 
+def _debezium(pipeline: str, name: str, url: str, tables: Sequence[str]) -> Source:
+    del pipeline  # nothing is kept for a reader: it knows its offsets itself
+    try:
+        from raypipe.sources.debezium import DebeziumSource
+    except ModuleNotFoundError as error:
+        if error.name != "confluent_kafka":
+            raise
+        raise MissingExtra.of("kafka", "A source over Kafka") from None
+    return DebeziumSource(name, url, tables)
+
+
 _FACTORIES: dict[Scheme, Callable[[str, str, str, Sequence[str]], Source]] = {
     Scheme.SQLITE: _sqlite,
     Scheme.POSTGRES: _postgres,
+    Scheme.KAFKA: _debezium,
 }
 
 
@@ -47,7 +60,8 @@ def open_source(name: str, url: str, tables: Sequence[str], *, pipeline: str = "
     Args:
         name: Of the instance, from the pipeline file.
         url: ``sqlite:///path`` (an absolute path therefore has four slashes), or
-            ``postgresql://user:password@host:port/database``.
+            ``postgresql://user:password@host:port/database``, or ``kafka://host:port?prefix=…`` (also ``kafka+ssl``,
+            ``kafka+sasl`` and ``kafka+sasl_ssl``) for topics that Debezium writes.
         tables: To capture, spelled as the database spells them.
         pipeline: Whose source it is: names what a server keeps for one reader alone, such as a replication slot.
 
@@ -60,6 +74,6 @@ def open_source(name: str, url: str, tables: Sequence[str], *, pipeline: str = "
         raise RaypipeError(
             f"Source {name!r} has a URL of scheme {scheme!r}, which is no known kind of database.",
             kind=Kind.PIPELINE_FILE,
-            remedy=f"Known: {', '.join(known)}, as in sqlite:///shop.db or postgresql://user@host:5432/shop.",
+            remedy=f"Known: {', '.join(known)}, as in sqlite:///shop.db, postgresql://user@host:5432/shop or kafka://host:9092?prefix=cdc.public",
         )
     return _FACTORIES[Scheme(scheme)](pipeline, name, url, tables)

@@ -14,7 +14,7 @@ from raypipe.spec.origin import Origin
 from raypipe.spec.problems import DocumentPath, Problem, Severity, listed, nearest
 from raypipe.spec.url import Url
 
-SOURCE_SCHEMES = ("sqlite", "postgresql")
+SOURCE_SCHEMES = ("sqlite", "postgresql", "kafka")
 LOG_SCHEMES = ("sqlite", "kafka")
 SINK_SCHEMES = ("delta", "duckdb", "sqlite")
 # Stores that keep rows in files by partition.

@@ -16,8 +16,8 @@ FILE_SCHEMES = ("sqlite", "duckdb", "delta")
 REFERENCE = re.compile(r"\$\{(?P<kind>[^}:]*)(?P<colon>:?)(?P<name>[^}]*)\}")
 REFERENCE_KINDS = ("env", "file")
 
-# Databases whose tables have a schema: the pipeline file may write ``schema.table``.
-SCHEMA_SCHEMES = ("postgresql",)
+# Sources whose tables have a schema: the pipeline file may write ``schema.table``.
+SCHEMA_SCHEMES = ("postgresql", "kafka")
 
 # Greedy on purpose: a password that was not percent-encoded may hold "@", ":" and "/" itself.
 _USER_AND_PASSWORD = re.compile(r"(?P<before>://[^:/@\s]*:)[^\s]*@")

@@ -1,0 +1,84 @@
+"""What Kafka's errors mean for a source, in words for the person who must act."""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, KafkaException
+
+from raypipe.errors import RaypipeError, SourceGap, Unavailable
+
+_OUT_OF_RANGE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
+# 100 UNKNOWN_TOPIC_ID, 103 INCONSISTENT_TOPIC_ID: not named by the library
+_MISSING = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, 100, 103}
+)
+_PASSING = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._RESOLVE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        # Of the group that no partition is read by.
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+
+BEGIN_ANEW = "begin anew: remove the log and what the sinks hold, and run again"
+
+
+def error_of(error: KafkaException | KafkaError) -> KafkaError:
+    """The error inside an exception."""
+    inner = error.args[0] if isinstance(error, KafkaException) else error
+    assert isinstance(inner, KafkaError)
+    return inner
+
+
+def passing(error: KafkaError) -> bool:
+    """Whether a consumer mends this by itself, given time."""
+    return error.code() in _PASSING or error.retriable()
+
+
+def missing(error: KafkaError) -> bool:
+    """Whether there is no such topic."""
+    return error.code() in _MISSING
+
+
+def explain(place: str, error: KafkaException | KafkaError, topic: str) -> RaypipeError:
+    """The error a user should see instead of Kafka's."""
+    inner = error_of(error)
+    if inner.code() in _OUT_OF_RANGE:
+        return gap(topic, "messages that follow it were deleted, by a retention or by somebody")
+    if missing(inner):
+        return gap(topic, "the topic is gone")
+    return Unavailable(
+        f"Kafka at {place} does not serve topic {topic} ({inner.name()}: {inner.str()}).",
+        remedy="Check that the brokers run, and that this user may describe and read the topic.",
+        topic=topic,
+    )
+
+
+def silent(place: str, topics: str, seconds: float) -> Unavailable:
+    """No answer in time."""
+    return Unavailable(
+        f"Kafka at {place} did not answer within {seconds:.0f} s about {topics}.",
+        remedy="Check that the brokers run, that host and port are right, and that the topics have leaders.",
+    )
+
+
+def gap(topic: str, why: str) -> SourceGap:
+    """A topic cannot be read on from a position."""
+    return SourceGap(
+        f"Topic {topic} cannot be read on from the log's position: {why}.",
+        remedy=(
+            "Keep the topic whole (cleanup.policy=compact, or retention.ms=-1), have Debezium take a new snapshot into"
+            f" it, and {BEGIN_ANEW}."
+        ),
+        topic=topic,
+    )

@@ -1,0 +1,248 @@
+"""Topics of a Kafka: which there are, where they begin and end, and what stands in them."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from raypipe.errors import SchemaMismatch
+from raypipe.sources.debezium.address import Address
+from raypipe.sources.debezium.failures import error_of, explain, missing, passing, silent
+
+# librdkafka's own words, which end up on standard error otherwise. Errors that matter reach us as exceptions.
+library_logger = logging.getLogger("raypipe.sources.debezium.library")
+library_logger.addHandler(logging.NullHandler())
+library_logger.propagate = False
+
+# Longest wait for an answer; a broker that is lost takes up to 10 s to be replaced.
+ANSWER_S = 30.0
+# Of what was fetched ahead, in all partitions together.
+_QUEUED_BYTES = 24 << 20
+_FETCH_BYTES = 4 << 20
+# A single large row makes a single large message.
+_MESSAGE_BYTES = 64 << 20
+# A broker holds the answer to a fetch that finds nothing for so long; a new message ends that at once.
+_FETCH_WAIT_MS = 100
+# How many names a message about a missing topic lists.
+_NAMED = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topic:
+    """One that exists.
+
+    Attributes:
+        id: That Kafka gave it when it was made.
+        partitions: How many.
+    """
+
+    id: str
+    partitions: int
+
+
+class Topics:
+    """Asks about topics; connects when the first question comes.
+
+    Args:
+        address: Of the Kafka.
+        instance: For names that show in the brokers' metrics.
+    """
+
+    def __init__(self, address: Address, instance: str) -> None:
+        self._address = address
+        self._instance = instance
+        self._made: AdminClient | None = None
+
+    @property
+    def place(self) -> str:
+        """Of the Kafka, without secrets."""
+        return str(self._address)
+
+    @property
+    def _admin(self) -> AdminClient:
+        if self._made is None:
+            self._made = AdminClient(self._base())
+        return self._made
+
+    def close(self) -> None:
+        """Ends the connection; idempotent."""
+        self._made = None
+
+    def describe(self, topics: Collection[str]) -> dict[str, Topic]:
+        """Those that exist.
+
+        Raises:
+            Unavailable: no answer, or not for this user.
+        """
+        found: dict[str, Topic] = {}
+        futures = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
+        for topic, future in futures.items():
+            try:
+                described = future.result(timeout=2 * ANSWER_S)
+            except KafkaException as error:
+                if missing(error_of(error)):
+                    continue
+                raise explain(self.place, error, topic) from error
+            found[topic] = Topic(id=_uuid(described.topic_id), partitions=len(described.partitions))
+        return found
+
+    def require(self, topics: Collection[str]) -> dict[str, Topic]:
+        """All of them.
+
+        Raises:
+            SchemaMismatch: one does not exist; the message lists those that do.
+            Unavailable: no answer.
+        """
+        found = self.describe(topics)
+        lacking = sorted(set(topics) - set(found))
+        if lacking:
+            raise SchemaMismatch(
+                f"Source {self._instance!r} has no topic {lacking[0]}.",
+                remedy=f"Topics whose names begin like it: {', '.join(self._beginning()) or 'none'}.",
+                topic=lacking[0],
+            )
+        return found
+
+    def _beginning(self) -> list[str]:
+        try:
+            there = self._admin.list_topics(timeout=ANSWER_S).topics
+        except KafkaException as error:
+            raise explain(self.place, error, self._address.prefix) from error
+        return sorted(name for name in there if name.startswith(f"{self._address.prefix}."))[:_NAMED]
+
+    def ends(self, topics: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """For each partition the offset before which every transaction has ended; ``topics`` to how many partitions."""
+        return self._offsets(topics, OffsetSpec.latest())
+
+    def begins(self, topics: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """For each partition the first offset that is kept."""
+        return self._offsets(topics, OffsetSpec.earliest())
+
+    def _offsets(self, topics: Mapping[str, int], spec: OffsetSpec) -> dict[str, tuple[int, ...]]:
+        wanted = {
+            TopicPartition(topic, partition): spec
+            for topic, partitions in topics.items()
+            for partition in range(partitions)
+        }
+        if not wanted:
+            return {}
+        found: dict[str, list[int]] = {topic: [0] * partitions for topic, partitions in topics.items()}
+        futures = self._admin.list_offsets(
+            wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
+        )
+        for partition, future in futures.items():
+            try:
+                found[partition.topic][partition.partition] = int(future.result(timeout=2 * ANSWER_S).offset)
+            except KafkaException as error:
+                raise explain(self.place, error, partition.topic) from error
+        return {topic: tuple(offsets) for topic, offsets in found.items()}
+
+    def consumer(self) -> Consumer:
+        """Reads what is committed, of partitions assigned by hand."""
+        return Consumer(
+            self._base()
+            | {
+                # Required by the library; nothing is committed under this name, and no group is joined.
+                "group.id": f"raypipe-{self._instance}",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "check.crcs": True,
+                "fetch.wait.max.ms": _FETCH_WAIT_MS,
+                "fetch.message.max.bytes": _FETCH_BYTES,
+                "fetch.max.bytes": 4 * _FETCH_BYTES,
+                "receive.message.max.bytes": _MESSAGE_BYTES + 4 * _FETCH_BYTES,
+                "queued.max.messages.kbytes": _QUEUED_BYTES >> 10,
+                # A full queue is looked at again after this; the default of a second would stop a fast reader.
+                "fetch.queue.backoff.ms": 5,
+                "fetch.error.backoff.ms": 50,
+            }
+        )
+
+    def sample(self, topic: str, begins: Sequence[int], ends: Sequence[int], messages: int) -> list[Message]:
+        """Some messages of each partition, from ``begins`` on, at most up to ``ends``; blocks until they are there.
+
+        Raises:
+            Unavailable: no answer.
+        """
+        found: list[Message] = []
+        left = {partition for partition, (begin, end) in enumerate(zip(begins, ends, strict=True)) if begin < end}
+        if not left:
+            return found
+        consumer = self.consumer()
+        try:
+            consumer.assign([TopicPartition(topic, partition, begins[partition]) for partition in left])
+            counts = dict.fromkeys(left, 0)
+            deadline = time.monotonic() + ANSWER_S
+            while left:
+                for message in taken(consumer, 500, 0.5):
+                    partition, offset = message.partition() or 0, message.offset() or 0
+                    error = message.error()
+                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                        if not passing(error):
+                            raise explain(self.place, error, topic)
+                        continue
+                    deadline = time.monotonic() + ANSWER_S
+                    if partition not in left:
+                        continue
+                    if error is None and offset < ends[partition]:
+                        found.append(message)
+                        counts[partition] += 1
+                    if error is not None or offset >= ends[partition] - 1 or counts[partition] >= messages:
+                        left.discard(partition)
+                if left and time.monotonic() > deadline:
+                    raise silent(self.place, topic, ANSWER_S)
+        finally:
+            consumer.close()
+        return found
+
+    def _base(self) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self._address.kafka.servers,
+            "client.id": f"raypipe-{self._instance}",
+            "allow.auto.create.topics": False,
+            "socket.keepalive.enable": True,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 1_000,
+            "topic.metadata.refresh.interval.ms": 60_000,
+            "enable.metrics.push": False,
+            "logger": library_logger,
+            **self._address.kafka.security,
+        }
+
+
+def taken(consumer: Consumer, most: int, timeout_s: float) -> Sequence[Message]:
+    """What the consumer has, waiting only if that is nothing; ``consume`` alone would wait until it has ``most``."""
+    first = consumer.poll(timeout_s) if timeout_s > 0 else None
+    rest = consumer.consume(most, 0)
+    return rest if first is None else [first, *rest]
+
+
+def stamp_of(message: Message) -> int:
+    """Milliseconds since 1970; 0 if the message has none."""
+    kind, stamp_ms = message.timestamp()
+    return 0 if kind == TIMESTAMP_NOT_AVAILABLE else int(stamp_ms)
+
+
+def _uuid(topic_id: Any) -> str:
+    """The usual form of an id that the library shows as base64 without its padding."""
+    return str(uuid.UUID(bytes=base64.b64decode(f"{topic_id}==")))

@@ -1,0 +1,224 @@
+"""What happens to topics, and what the source makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions
+from debezium_writer import ANSWER_S, Connector, envelope_fields
+
+from cluster.services.kafka import KafkaCluster
+from raypipe.errors import RaypipeError, SchemaMismatch, SourceGap
+from raypipe.model import IMAGE, OP, Image, Op
+from raypipe.sources import open_source
+from raypipe.sources.debezium import DebeziumSource
+
+COLUMNS = [{"field": "id", "type": "int64", "optional": False}, {"field": "owner", "type": "string", "optional": True}]
+
+
+class Lab(Connector):
+    """A topic `people`, written message by message."""
+
+    def __init__(self, bootstrap: str) -> None:
+        super().__init__(bootstrap)
+        self.topic = ""
+
+    def begin(self, config: dict[str, str] | None = None) -> Lab:
+        self.topic = self.make_topic("people", config)
+        return self
+
+    def tell(self, *messages: tuple[Any, Any], columns: Sequence[dict[str, Any]] = COLUMNS) -> None:
+        """Messages of (key, (op, before, after)) or (key, None)."""
+        key_schema = {"type": "struct", "fields": COLUMNS[:1], "optional": False}
+        schema = {"type": "struct", "fields": envelope_fields(columns), "optional": False}
+        self.send(
+            self.topic,
+            [
+                (
+                    None if key is None else {"schema": key_schema, "payload": {"id": key}},
+                    None
+                    if told is None
+                    else {
+                        "schema": schema,
+                        "payload": {"op": told[0], "before": told[1], "after": told[2], "ts_ms": 1_000},
+                    },
+                )
+                for key, told in messages
+            ],
+        )
+
+    def source(self, options: str = "") -> DebeziumSource:
+        source = open_source("shop", f"kafka://{self.bootstrap}?prefix={self.prefix}{options}", ["people"])
+        assert isinstance(source, DebeziumSource)
+        return source
+
+
+@pytest.fixture
+def lab(kafka: KafkaCluster) -> Iterator[Lab]:
+    lab = Lab(kafka.bootstrap)
+    yield lab
+    lab.close()
+
+
+def person(number: int, owner: str | None = "ann", **more: object) -> dict[str, object]:
+    return {"id": number, "owner": owner, **more}
+
+
+def read(source: DebeziumSource) -> tuple[list[tuple[Any, ...]], str | None]:
+    """(op, image, columns…) of every change that is there, and the position behind them."""
+    changes: list[tuple[Any, ...]] = []
+    position = None
+    while (piece := source.poll(1 << 20)) is not None:
+        position = piece.position
+        for batch in piece.batches:
+            for row in batch.rows.to_pylist():
+                changes.append((Op(row[OP]), Image(row[IMAGE]), *(row[name] for name in batch.schema.names)))
+    return changes, position
+
+
+def test_without_whole_before_images_a_row_that_goes_is_told_by_its_key(lab: Lab) -> None:
+    lab.begin().tell((1, ("r", None, person(1))))
+    source = lab.source()
+    assert source.tables()[0].key_only
+    source.open(None)
+    read(source)
+    # As PostgreSQL's default replica identity has it.
+    lab.tell((1, ("u", None, person(1, "bob"))), (1, ("d", {"id": 1, "owner": None}, None)), (1, None))
+    assert read(source)[0] == [
+        (Op.UPDATE_BEFORE, Image.KEY, 1, None),
+        (Op.UPDATE_AFTER, Image.FULL, 1, "bob"),
+        (Op.DELETE, Image.KEY, 1, None),
+    ]
+    source.close()
+
+
+def test_a_tombstone_that_compaction_left_alone_deletes_and_one_behind_its_delete_does_not(lab: Lab) -> None:
+    lab.begin().tell((1, ("c", None, person(1))), (2, ("c", None, person(2))))
+    source = lab.source()
+    source.open(None)
+    _, position = read(source)
+    lab.tell((1, None))
+    changes, position = read(source)
+    assert changes == [(Op.DELETE, Image.KEY, 1, None)]
+    lab.tell((2, ("d", None, None)))
+    changes, position = read(source)
+    assert changes == [(Op.DELETE, Image.KEY, 2, None)]
+    source.close()
+    lab.tell((2, None))  # its delete lies in an earlier piece, of an earlier run
+    source.open(position)
+    assert read(source)[0] == []
+    source.close()
+
+
+def test_a_new_column_empties_the_table_and_loads_it_again(lab: Lab) -> None:
+    lab.begin().tell((1, ("c", None, person(1))))
+    source = lab.source()
+    source.open(None)
+    read(source)
+    wider = [*COLUMNS, {"field": "age", "type": "int32", "optional": True}]
+    lab.tell((2, ("c", None, person(2, age=7))), columns=wider)
+    changes, position = read(source)
+    assert changes == [
+        (Op.TRUNCATE, Image.FULL, None, None, None),
+        (Op.READ, Image.FULL, 1, "ann", None),
+        (Op.READ, Image.FULL, 2, "ann", 7),
+    ]
+    source.close()
+    source.open(position)
+    lab.tell((3, ("c", None, person(3, age=8))), columns=wider)
+    piece = source.poll(1 << 20)
+    assert piece is not None
+    assert [batch.schema.version for batch in piece.batches] == [2]
+    source.close()
+
+
+def test_a_topic_made_anew_is_a_gap(lab: Lab) -> None:
+    lab.begin().tell((1, ("c", None, person(1))))
+    source = lab.source()
+    source.open(None)
+    _, position = read(source)
+    source.close()
+    lab.delete_topic(lab.topic)
+    lab.begin().tell((1, ("c", None, person(1))), (2, ("c", None, person(2))))
+    with pytest.raises(SourceGap, match="made anew"):
+        source.open(position)
+
+
+def test_messages_deleted_beyond_the_position_are_a_gap_and_those_before_are_not(lab: Lab) -> None:
+    lab.begin().tell((1, ("c", None, person(1))))
+    source = lab.source()
+    source.open(None)
+    _, position = read(source)
+    source.close()
+    lab.tell((2, ("c", None, person(2))), (3, ("c", None, person(3))))
+    admin = AdminClient({"bootstrap.servers": lab.bootstrap})
+    for keep, refused in ((1, False), (2, True)):
+        for future in admin.delete_records([TopicPartition(lab.topic, 0, keep)]).values():
+            future.result(ANSWER_S)
+        if refused:
+            with pytest.raises(SourceGap, match="deleted"):
+                source.open(position)
+        else:
+            source.open(position)
+            source.close()
+
+
+def test_added_partitions_are_a_gap(lab: Lab) -> None:
+    lab.begin().tell((1, ("c", None, person(1))))
+    source = lab.source()
+    source.open(None)
+    _, position = read(source)
+    source.close()
+    admin = AdminClient({"bootstrap.servers": lab.bootstrap})
+    for future in admin.create_partitions([NewPartitions(lab.topic, 2)]).values():
+        future.result(ANSWER_S)
+    with pytest.raises(SourceGap, match="partitions were added"):
+        source.open(position)
+
+
+def test_a_topic_without_a_message_and_one_that_is_unwrapped_are_refused(lab: Lab) -> None:
+    lab.begin()
+    with pytest.raises(SchemaMismatch, match="no message yet"):
+        lab.source().tables()
+    lab.send(lab.topic, [({"id": 1}, {"id": 1, "owner": "ann"})])
+    with pytest.raises(SchemaMismatch, match="ExtractNewRecordState"):
+        lab.source().tables()
+
+
+def test_a_url_without_a_prefix_and_an_option_that_is_none_are_refused() -> None:
+    for url, sentence in (("kafka://h:1", "how its topics begin"), ("kafka://h:1?prefix=p&befor=full", "'befor'")):
+        with pytest.raises(RaypipeError, match=sentence):
+            open_source("shop", url, ["people"])
+
+
+def test_bare_messages_have_the_types_of_their_values_and_a_value_that_does_not_fit_stops(lab: Lab) -> None:
+    lab.begin()
+    rows = [
+        {"id": number, "price": number / 2, "ok": True, "name": "x", "tags": [1], "never": None, "mixed": mixed}
+        for number, mixed in ((1, 1), (2, "two"))
+    ]
+    lab.send(lab.topic, [({"id": row["id"]}, {"before": None, "after": row, "op": "r", "ts_ms": 1}) for row in rows])
+    source = lab.source()
+    types = {column.name: str(column.type) for column in source.tables()[0].columns}
+    assert types == {
+        "id": "int64",
+        "price": "double",
+        "ok": "bool",
+        "name": "string",
+        "tags": "string",
+        "never": "string",
+        "mixed": "string",
+    }
+    source.open(None)
+    changes, _ = read(source)
+    assert changes[1:] == [
+        (Op.READ, Image.FULL, 1, 0.5, True, "x", "[1]", None, "1"),
+        (Op.READ, Image.FULL, 2, 1.0, True, "x", "[1]", None, '"two"'),
+    ]
+    lab.send(lab.topic, [({"id": 3}, {"before": None, "after": {**rows[0], "id": 3.5}, "op": "c", "ts_ms": 1})])
+    with pytest.raises(SchemaMismatch, match="Column id"):
+        read(source)
+    source.close()

@@ -28,6 +28,7 @@ class KafkaAddress:
         partitions: Of a topic that is made for a table.
         replication_factor: Of every topic that is made; None leaves it to the broker's default.
         debezium: Tables (``instance.table`` or ``instance.schema.table``) written as Debezium's JSON.
+        keep: Tables whose topics are kept whole: others read them, so what the sinks have is not deleted.
         compression: Of Arrow payloads.
         transaction_timeout_ms: After so long the broker gives up a transaction whose writer fell silent.
     """
@@ -37,6 +38,7 @@ class KafkaAddress:
     partitions: int = 1
     replication_factor: int | None = None
     debezium: frozenset[str] = frozenset()
+    keep: frozenset[str] = frozenset()
     compression: Compression = Compression.LZ4
     transaction_timeout_ms: int = 60_000
 
@@ -47,6 +49,10 @@ class KafkaAddress:
         """Whether a table is written as Debezium's JSON."""
         return not self.debezium.isdisjoint(_spellings(table))
 
+    def keeps(self, table: TableName) -> bool:
+        """Whether a table's topic is kept whole."""
+        return not self.keep.isdisjoint(_spellings(table))
+
     def require_tables(self, tables: Collection[TableName]) -> None:
         """Checks that the tables chosen for an encoding are the pipeline's.
 
@@ -54,11 +60,13 @@ class KafkaAddress:
             RaypipeError: one is not; of kind ``pipeline_file``.
         """
         known = {spelling for table in tables for spelling in _spellings(table)}
-        for name in sorted(self.debezium - known):
-            there = ", ".join(sorted(str(table) for table in tables))
-            raise _mistake(
-                f"The option 'debezium' of the log's URL names {name}, which is no table here.", f"There are: {there}."
-            )
+        for option, names in (("debezium", self.debezium), ("keep", self.keep)):
+            for name in sorted(names - known):
+                there = ", ".join(sorted(str(table) for table in tables))
+                raise _mistake(
+                    f"The option {option!r} of the log's URL names {name}, which is no table here.",
+                    f"There are: {there}.",
+                )
 
 
 def parse_address(url: str) -> KafkaAddress:
@@ -87,18 +95,22 @@ def _compression(text: str) -> Compression:
     return _COMPRESSIONS[text]
 
 
-def _tables(text: str) -> frozenset[str]:
-    tables = [each.strip() for each in text.split(",")]
-    for table in tables:
-        if table.count(".") not in (1, 2):
-            raise _mistake(f"The option 'debezium' names tables as source.table, and {table!r} is not one.", "")
-    return frozenset(tables)
+def _tables(name: str) -> Callable[[str], frozenset[str]]:
+    def read(text: str) -> frozenset[str]:
+        tables = [each.strip() for each in text.split(",")]
+        for table in tables:
+            if table.count(".") not in (1, 2):
+                raise _mistake(f"The option {name!r} names tables as source.table, and {table!r} is not one.", "")
+        return frozenset(tables)
+
+    return read
 
 
 _READERS: dict[str, Callable[[str], object]] = {
     "partitions": _number("partitions", 1, MOST_PARTITIONS),
     "replication_factor": _number("replication_factor", 1, 32767),
-    "debezium": _tables,
+    "debezium": _tables("debezium"),
+    "keep": _tables("keep"),
     "compression": _compression,
     # A broker's own bound is 15 minutes unless its transaction.max.timeout.ms says otherwise.
     "transaction_timeout_ms": _number("transaction_timeout_ms", 1_000, 900_000),

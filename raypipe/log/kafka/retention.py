@@ -19,7 +19,7 @@ from raypipe.log.kafka.history import History
 from raypipe.log.kafka.names import ControlTopics, kafka_topic, topic_and_partition
 from raypipe.log.kafka.records import End
 from raypipe.log.kafka.topics import Topics
-from raypipe.model import Cut
+from raypipe.model import Cut, TableName
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +68,16 @@ class Retention:
             self._append(self._names.positions, f"{BASE_PREFIX}{before.oldest}".encode(), None)
         history.forget(base)
         grown = {key: end[0] for key, end in ends.items() if before.forgotten.get(key) != end}
-        tables = {_place(key): offset for key, offset in grown.items()}
+        tables = {_place(key): offset for key, offset in grown.items() if not self._keeps(key)}
         self._topics.delete_below(tables | {(self._names.cuts, 0): oldest.number - 1})
         self._publish(grown)
         faults.point("log.retain.after")
         return state.bytes - before.forgotten_bytes
+
+    def _keeps(self, key: str) -> bool:
+        topic, _ = topic_and_partition(key)
+        parts = topic.removeprefix(f"{self._names.pipeline}.").split(".", 2)
+        return len(parts) == 3 and self._clients.address.keeps(TableName(*parts))
 
     def close(self) -> None:
         """Ends the connection; idempotent."""

@@ -15,7 +15,7 @@ from raypipe.sources import open_source
 
 # Rules that no reader of these topics can keep, and why.
 NEVER = {
-    "a_cut_never_tears_a_transaction": "a transaction's messages lie in several topics, and nothing says which they are",
+    "a_cut_never_tears_a_transaction": "its messages lie in several topics, and nothing says which they are",
 }
 
 

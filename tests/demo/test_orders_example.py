@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from cluster.services.home import Home
@@ -21,6 +22,24 @@ from raypipe.demo.books import connect
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "orders-postgres-kafka"
+
+SECOND = """
+pipeline: NAME_second
+log: sqlite:///var/second_log.db
+sources:
+  first:
+    url: kafka://${file:var/brokers}?prefix=NAME.shop.public
+    tables: [orders]
+steps:
+  paid:
+    sql: SELECT order_id, amount FROM first.orders WHERE status = 'paid'
+sinks:
+  store:
+    url: duckdb:///var/second.duckdb
+    tables:
+      orders: {from: first.orders}
+      paid: {from: paid}
+"""
 
 
 @pytest.fixture
@@ -64,3 +83,26 @@ def test_the_example_runs_with_the_two_commands_of_its_readme_and_verifies(examp
     assert report["ok"] is True
     assert {table["table"] for table in report["tables"]} == {"orders", "paid_orders", "orders_history", "events"}
     assert all(table["rows"] for table in report["tables"])
+
+
+def test_another_pipeline_reads_the_topic_that_the_first_one_writes_as_debezium(
+    example: Path, postgres18: PostgresServer
+) -> None:
+    """PostgreSQL, raypipe, Kafka in Debezium's form, raypipe again, DuckDB: the same orders at both ends."""
+    name = next(line.split()[1] for line in (example / "pipeline.yaml").read_text().splitlines() if "pipeline:" in line)
+    first, second = example / "pipeline.yaml", example / "second.yaml"
+    first.write_text(first.read_text().replace("?debezium=shop.orders", "?debezium=shop.orders&keep=shop.orders"))
+    for round_ in range(2):
+        run(sys.executable, str(example / "orders.py"), "--seconds", "0.5")
+        run(*(sys.executable, "-m", "raypipe", "run", str(example / "pipeline.yaml"), "--local", "--until", "idle"))
+        if round_ == 0:
+            second.write_text(SECOND.replace("NAME", name))
+        run(sys.executable, "-m", "raypipe", "run", str(second), "--local", "--until", "idle")
+        report = json.loads(run(sys.executable, "-m", "raypipe", "verify", "--json", str(second)))
+        assert report["ok"] is True
+        assert all(table["rows"] for table in report["tables"])
+    with closing(connect(postgres18.url_of("raypipe", postgres18.password, name))) as connection:
+        there = connection.run("SELECT order_id, customer, status, amount, placed_at FROM orders ORDER BY order_id")
+    with duckdb.connect(str(example / "var" / "second.duckdb"), read_only=True) as store:
+        arrow = store.sql("SELECT order_id, customer, status, amount, placed_at FROM orders ORDER BY order_id")
+        assert [list(row.values()) for row in arrow.to_arrow_table().to_pylist()] == there

@@ -74,8 +74,10 @@ def read(source: DebeziumSource) -> tuple[list[tuple[Any, ...]], str | None]:
     while (piece := source.poll(1 << 20)) is not None:
         position = piece.position
         for batch in piece.batches:
-            for row in batch.rows.to_pylist():
-                changes.append((Op(row[OP]), Image(row[IMAGE]), *(row[name] for name in batch.schema.names)))
+            changes += [
+                (Op(row[OP]), Image(row[IMAGE]), *(row[name] for name in batch.schema.names))
+                for row in batch.rows.to_pylist()
+            ]
     return changes, position
 
 

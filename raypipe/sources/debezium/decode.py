@@ -59,6 +59,7 @@ class Table:
         schema: Of its batches.
         until: For each partition the offset before which messages belong to a load, None if there is none.
         emptied: A TRUNCATE stands before the messages already.
+        partitions: Of the topic.
         deleted: For partitions whose last message was a delete: digest of its key.
         whole_before: ``before`` holds the whole row.
     """
@@ -68,6 +69,7 @@ class Table:
     schema: TableSchema
     until: tuple[int, ...] | None
     emptied: bool
+    partitions: int
     deleted: Mapping[int, str]
     whole_before: bool
 
@@ -116,7 +118,7 @@ class Decoder:
         loading = _before(table.until, partitions, np.array(messages.offsets))
         tombstones = payloads.is_null().to_numpy(zero_copy_only=False)
         repeats, deleted = _repeats(read.ops, tombstones, partitions, keys, table.deleted)
-        self._check(table, read, tombstones, len(set(messages.partitions)))
+        self._check(table, read, tombstones)
         first = _last_truncate(read.ops, loading)
         emptying = read.ops == "t"
         if first >= 0:
@@ -171,11 +173,11 @@ class Decoder:
         finally:
             self._made.unregister("given")
 
-    def _check(self, table: Table, read: _Read, tombstones: npt.NDArray[np.bool_], partitions: int) -> None:
+    def _check(self, table: Table, read: _Read, tombstones: npt.NDArray[np.bool_]) -> None:
         known = np.isin(read.ops, _LETTERS)
         if not (known | tombstones).all():
             raise no_envelope(table.topic)
-        if partitions > 1 and (read.ops == "t").any():
+        if table.partitions > 1 and (read.ops == "t").any():
             raise SchemaMismatch(
                 f"Topic {table.topic} has a TRUNCATE and several partitions: which rows it emptied cannot be told.",
                 remedy="Have one partition for tables that are truncated, or leave Debezium's skipped.operations at t.",

@@ -90,10 +90,10 @@ def header_of(message: Message) -> bytes | None:
 
 
 def merged(known: Shape, newer: Shape) -> Shape:
-    """The newer shape, with the columns that only the known one has behind its own."""
-    names = {field.name for field in newer.fields}
-    kept = tuple(field for field in known.fields if field.name not in names)
-    return replace(newer, fields=newer.fields + kept, key=newer.key or known.key)
+    """The known columns in their order, as the newer shape has them where it does, and then those that are new."""
+    newest = {field.name: field for field in newer.fields}
+    fields = [newest.pop(field.name, field) for field in known.fields]
+    return replace(newer, fields=(*fields, *newest.values()), key=newer.key or known.key)
 
 
 def outgrown(known: Shape, newer: Shape) -> bool:

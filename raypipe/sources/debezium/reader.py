@@ -22,7 +22,7 @@ from raypipe.sources.debezium.failures import explain, gap, passing, silent
 from raypipe.sources.debezium.learn import chosen_as_text, header_of, merged, outgrown
 from raypipe.sources.debezium.peel import Peeler
 from raypipe.sources.debezium.position import Place, Position
-from raypipe.sources.debezium.shape import Shape, Style, of_embedded, of_header, of_values
+from raypipe.sources.debezium.shape import Shape, Style, columns_of, of_embedded, of_header, of_values
 from raypipe.sources.debezium.topics import ANSWER_S, Topic, Topics, stamp_of, taken
 
 # Messages taken from the library at a time.
@@ -300,11 +300,13 @@ class Reader:
             known = [shape for shape in shapes if shape is not None]
             return max(known, key=lambda shape: shape.seen_ms, default=None)
         last = next((value for value in reversed(messages.values) if value is not None), None)
-        shape = None if last is None else of_values([last], each.shape.key, each.topic, messages.stamps[-1])
+        names = {one.name for one in each.shape.fields}
+        if last is None or columns_of(last) <= names:
+            return None
+        shape = of_values([last], each.shape.key, each.topic, messages.stamps[-1])
         if shape is None:
             return None
         # Values alone say what is new, and nothing about the type of what is known.
-        names = {one.name for one in each.shape.fields}
         fields = tuple(one for one in shape.fields if one.name not in names)
         return Shape(style=Style.PLAIN, fields=fields, key=shape.key, seen_ms=shape.seen_ms) if fields else None
 
@@ -333,6 +335,7 @@ class Reader:
                         schema=schema,
                         until=each.until,
                         emptied=topic in begun,
+                        partitions=len(each.at),
                         deleted=each.deleted,
                         whole_before=self._address.whole_before,
                     ),

@@ -135,6 +135,15 @@ def of_values(values: Sequence[bytes], key: tuple[str, ...], topic: str, seen_ms
     return Shape(style=Style.PLAIN, fields=fields, key=key, seen_ms=seen_ms)
 
 
+def columns_of(value: bytes) -> frozenset[str]:
+    """Names of the columns of the row in a bare envelope; none if it is something else, which decoding will tell."""
+    try:
+        row = json.loads(value)["after"]
+    except (ValueError, TypeError, KeyError):
+        return frozenset()
+    return frozenset(row) if isinstance(row, dict) else frozenset()
+
+
 def _form_of(kind: object) -> Form:
     plain = {
         "UBIGINT": Form.INT64,

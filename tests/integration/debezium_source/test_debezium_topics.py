@@ -22,8 +22,8 @@ COLUMNS = [{"field": "id", "type": "int64", "optional": False}, {"field": "owner
 class Lab(Connector):
     """A topic `people`, written message by message."""
 
-    def __init__(self, bootstrap: str) -> None:
-        super().__init__(bootstrap)
+    def __init__(self, bootstrap: str, partitions: int = 1) -> None:
+        super().__init__(bootstrap, partitions=partitions)
         self.topic = ""
 
     def begin(self, config: dict[str, str] | None = None) -> Lab:
@@ -224,3 +224,46 @@ def test_bare_messages_have_the_types_of_their_values_and_a_value_that_does_not_
     with pytest.raises(SchemaMismatch, match="Column id"):
         read(source)
     source.close()
+
+
+def test_a_new_column_in_bare_messages_is_found(lab: Lab) -> None:
+    lab.begin()
+    for row in ({"id": 1}, {"id": 2, "age": 7}):
+        lab.send(lab.topic, [({"id": row["id"]}, {"after": row, "op": "c", "ts_ms": 1})])
+        if "age" not in row:
+            source = lab.source()
+            source.open(None)
+            read(source)
+    assert [change[2:] for change in read(source)[0]] == [(None, None), (1, None), (2, 7)]
+    source.close()
+
+
+def test_several_partitions_come_to_what_a_view_says_and_take_no_truncate(kafka: KafkaCluster) -> None:
+    lab = Lab(kafka.bootstrap, partitions=3)
+    try:
+        lab.begin()
+        lab.tell(*((number, ("c", None, person(number))) for number in range(60)))
+        lab.tell(*((number, ("u", None, person(number, "bob"))) for number in range(0, 60, 2)))
+        lab.tell(*((number, ("d", {"id": number}, None)) for number in range(0, 60, 3)))
+        source = lab.source()
+        source.open(None)
+        with lab.source().view() as view:
+            lab.tell(*((number, ("d", {"id": number}, None)) for number in range(60)))
+            held: dict[int, str | None] = {}
+            while (piece := source.poll(2_000, upto=view.position)) is not None:
+                for batch in piece.batches:
+                    for row in batch.rows.to_pylist():
+                        if Op(row[OP]).weight > 0:
+                            held[row["id"]] = row["owner"]
+                        else:
+                            held.pop(row["id"], None)
+            found = [row for batch in view.rows("shop.people") for row in batch.to_pylist()]
+        assert {row["id"]: row["owner"] for row in found} == held
+        assert held == {number: "ann" if number % 2 else "bob" for number in range(60) if number % 3}
+        read(source)
+        lab.tell((None, ("t", None, None)))
+        with pytest.raises(SchemaMismatch, match="TRUNCATE and several partitions"):
+            read(source)
+        source.close()
+    finally:
+        lab.close()

@@ -45,6 +45,7 @@ def decoded(field: Field, *values: object) -> pa.Array:
         schema=shape.schema(TableName("shop", "p", "t"), 1, key_only=True),
         until=None,
         emptied=False,
+        partitions=1,
         deleted={},
         whole_before=False,
     )

@@ -34,6 +34,8 @@ class Messages:
         partitions: Of each.
         offsets: Of each.
         places: Of each in the piece, over all topics.
+        payloads: The values without embedded schemas: envelopes; NULL for a tombstone.
+        schemas: The first message of each embedded schema, and the bytes that stand for the schema.
         header: raypipe's schema in the newest message that has one, and that message's timestamp.
     """
 
@@ -43,6 +45,8 @@ class Messages:
     partitions: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
+    payloads: pa.Array | None = None
+    schemas: list[tuple[int, bytes]] = field(default_factory=list)
     header: tuple[bytes, int] | None = None
 
     def __len__(self) -> int:
@@ -98,21 +102,22 @@ class Decoder:
             self._made = None
 
     def decode(
-        self, table: Table, messages: Messages, keys: pa.Array, payloads: pa.Array, commit: int
+        self, table: Table, messages: Messages, keys: pa.Array, commit: int
     ) -> tuple[ChangeBatch | None, dict[int, str]]:
         """The changes of a table in order, and for which partitions the last message was a delete.
 
         Args:
             table: That the messages are of.
-            messages: As read.
+            messages: As read, with their payloads.
             keys: The keys' payloads.
-            payloads: The values' payloads: envelopes.
             commit: Number of the piece.
 
         Raises:
             Corrupt: a message is no JSON.
             SchemaMismatch: a message is no envelope, or holds a value that its column has no place for.
         """
+        payloads = messages.payloads
+        assert payloads is not None
         read = self._read(table, messages, keys, payloads)
         partitions = np.array(messages.partitions)
         loading = _before(table.until, partitions, np.array(messages.offsets))

@@ -134,6 +134,9 @@ class Reader:
             found, reached = self._gather(max_bytes, target)
             if not found and not begun and not (reached and limit is not None):
                 return None
+            for topic, messages in found.items():
+                values = pa.array(messages.values, pa.binary())
+                messages.payloads, messages.schemas = self.tables[topic].peeler.peel(values)
             grown = [topic for topic, messages in found.items() if self._grows(self.tables[topic], messages)]
             if grown:
                 self._read_again(grown)
@@ -250,7 +253,10 @@ class Reader:
                         continue
                     if error is None:
                         place += 1
-                        size += self._keep(found.setdefault(topic, Messages()), each, message, partition, offset, place)
+                        into = found.get(topic)
+                        if into is None:
+                            into = found[topic] = Messages()
+                        size += self._keep(into, each, message, partition, offset, place)
                         offset += 1
                     # The end of a partition lies behind what commits leave there, which no message shows.
                     each.at[partition] = max(each.at[partition], min(offset, end) if error is not None else offset)
@@ -292,10 +298,9 @@ class Reader:
         if each.shape.style is Style.RAYPIPE:
             return None if messages.header is None else of_header(*messages.header)
         if each.shape.style is Style.EMBEDDED:
-            _, firsts = each.peeler.peel(pa.array(messages.values, pa.binary()))
             shapes = [
                 of_embedded(each.peeler.schemas[prefix] or {}, each.shape.key, messages.stamps[first])
-                for first, prefix in firsts
+                for first, prefix in messages.schemas
             ]
             known = [shape for shape in shapes if shape is not None]
             return max(known, key=lambda shape: shape.seen_ms, default=None)
@@ -341,7 +346,6 @@ class Reader:
                     ),
                     found[topic],
                     each.key_peeler.peel(pa.array(found[topic].keys, pa.binary()))[0],
-                    each.peeler.peel(pa.array(found[topic].values, pa.binary()))[0],
                     self._number,
                 )
                 batches += [] if batch is None else [batch]

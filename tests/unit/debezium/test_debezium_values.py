@@ -38,6 +38,7 @@ def decoded(field: Field, *values: object) -> pa.Array:
         partitions=[0] * count,
         offsets=list(range(count)),
         places=list(range(1, count + 1)),
+        payloads=pa.array(texts, pa.binary()),
     )
     table = Table(
         topic="p.t",
@@ -51,8 +52,7 @@ def decoded(field: Field, *values: object) -> pa.Array:
     )
     decoder = Decoder()
     try:
-        keys, payloads = pa.nulls(count, pa.binary()), pa.array(texts, pa.binary())
-        batch, _ = decoder.decode(table, messages, keys, payloads, 1)
+        batch, _ = decoder.decode(table, messages, pa.nulls(count, pa.binary()), 1)
     finally:
         decoder.close()
     assert batch is not None

@@ -64,6 +64,11 @@ class Following:
     key_peeler: Peeler = field(default_factory=Peeler)
 
     @property
+    def loaded(self) -> bool:
+        """Whether a load has reached its end, and nobody was told yet."""
+        return self.until is not None and all(at >= end for at, end in zip(self.at, self.until, strict=True))
+
+    @property
     def place(self) -> Place:
         """For the position."""
         return Place(
@@ -131,8 +136,9 @@ class Reader:
             self._require_growth(ends)
             begun = self._begin_loads(counts, ends)
             target = {topic: self._limited(topic, ends[topic], limit) for topic in self.tables}
-            found, reached = self._gather(max_bytes, target)
-            if not found and not begun and not (reached and limit is not None):
+            found, reached = self._gather(max_bytes, target, limit)
+            arrived = (reached and limit is not None) or any(each.loaded for each in self.tables.values())
+            if not found and not begun and not arrived:
                 return None
             for topic, messages in found.items():
                 values = pa.array(messages.values, pa.binary())
@@ -211,8 +217,13 @@ class Reader:
         assert self._consumer is not None
         return self._consumer
 
-    def _gather(self, max_bytes: int, target: Mapping[str, Sequence[int]]) -> tuple[dict[str, Messages], bool]:
-        """Messages below the target, until there is enough of them; and whether the target was reached in going on."""
+    def _gather(
+        self, max_bytes: int, target: Mapping[str, Sequence[int]], limit: Position | None
+    ) -> tuple[dict[str, Messages], bool]:
+        """Messages up to the target, until there is enough of them; and whether the target was reached in going on.
+
+        With a limit none beyond the target; without one, what came meanwhile is welcome.
+        """
         left = {
             (topic, partition)
             for topic, each in self.tables.items()
@@ -244,7 +255,7 @@ class Reader:
                             raise explain(self._topics.place, error, topic or next(iter(left))[0])
                         continue
                     end = target[topic][partition]
-                    if error is None and offset >= end:
+                    if error is None and offset >= end and limit is not None:
                         beyond.append(message)
                         consumer.pause([TopicPartition(topic, partition)])
                         paused.append(TopicPartition(topic, partition))
@@ -349,7 +360,7 @@ class Reader:
                     self._number,
                 )
                 batches += [] if batch is None else [batch]
-            if each.until is not None and all(at >= end for at, end in zip(each.at, each.until, strict=True)):
+            if each.loaded:
                 each.until = None
         return Piece(
             batches=tuple(_joined(batches)),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from debezium_writer import ANSWER_S, Connector, envelope_fields
 
@@ -267,3 +268,22 @@ def test_several_partitions_come_to_what_a_view_says_and_take_no_truncate(kafka:
         source.close()
     finally:
         lab.close()
+
+
+def test_a_load_ends_behind_the_commits_that_no_message_shows(lab: Lab) -> None:
+    lab.begin()
+    producer = Producer({"bootstrap.servers": lab.bootstrap, "transactional.id": lab.prefix})
+    producer.init_transactions(ANSWER_S)
+    for number in range(3):
+        producer.begin_transaction()
+        producer.produce(lab.topic, json.dumps({"after": {"id": number}, "op": "r"}), json.dumps({"id": number}))
+        (producer.commit_transaction if number < 2 else producer.abort_transaction)(ANSWER_S)
+    source = lab.source()
+    source.open(None)
+    loading, rows = ("shop.people",), 0
+    while (piece := source.poll(1)) is not None:
+        loading = piece.loading
+        rows += sum(batch.num_rows for batch in piece.batches)
+    assert loading == ()
+    assert rows == 3  # a TRUNCATE, and what was committed
+    source.close()

@@ -42,7 +42,7 @@ services: setup ## Install and start PostgreSQL 15, 16 and 18 and Kafka on loopb
 services-stop: setup ## Stop them; their data stays in var/services
 	$(BIN)/python -m cluster.services down
 
-# One pytest, so that there is one closing line. Tests that start Ray or kill processes share one worker (tests/conftest.py):
+# One pytest, so that there is one closing line. Tests that start Ray share one worker (tests/conftest.py):
 # on two cores they would only slow each other down until their deadlines pass.
 test: setup ## Run the test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)

@@ -26,6 +26,12 @@ from raypipe.steps import Flow
 # A slice is a task: large enough to outweigh a task's cost (some 10 ms), small enough for several a core.
 SLICE_BYTES = 16 << 20
 
+# What a dataset may keep in the object store. Unbounded, Ray Data lets the outputs of an epoch pile up there before
+# a slower sink, and pages of the store that a process has touched stay part of its memory.
+STORE_BYTES = 32 << 20
+# A task hands its outputs on in blocks of this size, so that few of them fill the bound above.
+BLOCK_BYTES = 4 << 20
+
 _OUTPUT = pa.schema([("relation", pa.string()), ("rows_read", pa.int64()), ("changes", pa.large_binary())])
 
 
@@ -56,6 +62,8 @@ class RayDataExecutor:
             return
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
+        context.execution_options.resource_limits = ray.data.ExecutionResources(object_store_memory=STORE_BYTES)
+        context.target_max_block_size = BLOCK_BYTES
         context.enable_progress_bars = False
         transform = partial(_transform, plan=self._plan, relations=self._relations, wanted=self._wanted)
         dataset = ray.data.from_items([asdict(part) for part in slices], override_num_blocks=len(slices)).map_batches(

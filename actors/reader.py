@@ -7,7 +7,7 @@ from functools import partial
 
 import ray
 
-from raypipe.contracts import ReaderOrder, ReaderReport
+from raypipe.contracts import ReaderOrder, ReaderReport, Reload
 from raypipe.local.reader import Reader
 from raypipe.log import open_existing_log
 from raypipe.model import Claim
@@ -19,7 +19,7 @@ from raypipe.sources import open_instance
 class ReaderActor:
     """Hosts a ``Reader`` thread; started again by the crew, with a new claim, never by Ray."""
 
-    def __init__(self, plan: Plan, instance: str, claim: Claim, reload: Collection[str]) -> None:
+    def __init__(self, plan: Plan, instance: str, claim: Claim, reload: Collection[Reload]) -> None:
         self._reader = Reader(
             open_source=partial(open_instance, plan, instance),
             open_log=partial(open_existing_log, plan.log),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ("servers",)
 
@@ -22,6 +24,9 @@ TEST = "RAYPIPE_TEST"
 
 # A process that was told to end gets this long to do so; Ray's own shutdown is the slowest.
 GONE_WITHIN_S = 10.0
+
+# Names of tests that start Ray: two Rays at once on two cores slow each other down until their deadlines pass.
+STARTS_RAY = re.compile(r"tests/ray/|test_ray_kills|test_demo_command|test_ray_data_|\[ray\]")
 
 # Python's own helpers, which live as long as the process that needed them first.
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
@@ -43,13 +48,27 @@ def pytest_report_header() -> str:
     return f"seed: {SEED}={os.environ[SEED]}"
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Gives tests that start or kill many processes to one worker, one after another (``--dist loadgroup``).
+class OneRayAtATime(LoadScopeScheduling):
+    """Gives tests that start Ray to one worker, one after another, and all others to whoever is free.
 
-    Here and not in ``pytest_collection_modifyitems``: xdist reads the groups in that hook, before any conftest.
+    By name, since this is decided where no marks are known. xdist's own way, marks of the group appended to a test's
+    name in the worker, is lost with pytest 9.2, which keeps names elsewhere.
     """
-    if item.get_closest_marker("ray") or item.get_closest_marker("chaos"):
-        item.add_marker(pytest.mark.xdist_group("processes"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "ray" if STARTS_RAY.search(nodeid) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneRayAtATime | None:
+    """For ``--dist loadgroup``, which the Makefile asks for."""
+    return OneRayAtATime(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Refuses a test that is marked to start Ray while its name does not tell the scheduler so."""
+    if item.get_closest_marker("ray") and not STARTS_RAY.search(item.nodeid):
+        raise pytest.UsageError(f"{item.nodeid} starts Ray: say so in STARTS_RAY (tests/conftest.py).")
 
 
 @pytest.fixture

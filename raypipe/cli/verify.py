@@ -32,7 +32,7 @@ def verify(
     """Prove every sink: compare it with the step's SQL run over the source tables at the sink's cut.
 
     Works on a running pipeline, which goes on, and on a stopped one, which is first brought up to the present.
-    Exits with 1 if anything is missing, extra or different.
+    Exits with 1 if anything is missing, extra, different, or in another shard than its key says.
     """
     from raypipe.local.assemble import assemble
     from raypipe.spec import load
@@ -86,7 +86,7 @@ def report_lines(report: Report) -> list[str]:
     """A report for people."""
     lines = aligned(
         [
-            ("sink", "table", "rows", "missing", "extra", "different", ""),
+            ("sink", "table", "rows", "missing", "extra", "different", "misplaced", ""),
             *(
                 (
                     table.sink,
@@ -95,6 +95,7 @@ def report_lines(report: Report) -> list[str]:
                     f"{table.missing:,}",
                     f"{table.extra:,}",
                     f"{table.different:,}",
+                    f"{table.misplaced:,}",
                     "right" if table.ok else "WRONG",
                 )
                 for table in report.tables
@@ -116,4 +117,7 @@ def report_lines(report: Report) -> list[str]:
 
 
 def _example(example: Any) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in example.items())
+    from raypipe.verify.strays import FOUND_IN
+
+    key = ", ".join(f"{name}={value!r}" for name, value in example.items() if name != FOUND_IN)
+    return f"{key} in {example[FOUND_IN]}" if FOUND_IN in example else key

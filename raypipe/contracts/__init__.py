@@ -1,8 +1,8 @@
 """Small Protocols between the engine and its adapters."""
 
-from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport
+from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
-from raypipe.contracts.sink import Sink, SinkContents
+from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
 from raypipe.contracts.source import CanPauseLoads, KeepsForUs, Piece, Source, SourceView
 from raypipe.contracts.step import Step
 
@@ -10,6 +10,7 @@ __all__ = [
     "CanPauseLoads",
     "Crew",
     "EpochOutcome",
+    "HoldsAShare",
     "KeepsForUs",
     "Log",
     "LogBatch",
@@ -18,6 +19,7 @@ __all__ = [
     "Piece",
     "ReaderOrder",
     "ReaderReport",
+    "Reload",
     "Sink",
     "SinkContents",
     "Source",

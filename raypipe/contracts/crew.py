@@ -24,6 +24,27 @@ class ReaderOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reload:
+    """A table that must be loaded again; stands until the log says that it was.
+
+    Attributes:
+        instance: It belongs to.
+        table: As in ``TableSchema.table`` (``instance.table``).
+        topic: In the log.
+        begun: Offset at which its last load began when this was asked for; None if the log knew of none.
+    """
+
+    instance: str
+    table: str
+    topic: str
+    begun: int | None
+
+    def fulfilled(self, load_begins: int | None) -> bool:
+        """Whether a load has begun since, given what ``Log.load_begins`` says now."""
+        return load_begins is not None and (self.begun is None or load_begins > self.begun)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReaderReport:
     """What a reader last said of itself.
 
@@ -41,6 +62,7 @@ class ReaderReport:
         fatal: An error no retry can mend; the run must end.
         seconds: By stage.
         kept: What the source's database keeps for us (``KeepsForUs``), in bytes.
+        reload: Of those asked for, what the log does not hold yet: a reader that takes over must be told.
     """
 
     state: str = "starting"
@@ -56,6 +78,7 @@ class ReaderReport:
     fatal: RaypipeError | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
+    reload: tuple[Reload, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +117,12 @@ class Crew(Protocol):
         """
         ...
 
-    def start_readers(self, claim: Claim, reload: Collection[str]) -> None:
+    def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts a reader for each instance.
 
         Args:
             claim: The right to write; a reader that starts again renews it.
-            reload: Tables (``instance.table``) to load again.
+            reload: Tables to load again.
         """
         ...
 

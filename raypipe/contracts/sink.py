@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -22,6 +22,15 @@ class SinkContents(Protocol):
         A history table yields its change rows instead: ``OP``, ``IMAGE``, ``COMMIT``, ``ORDINAL``, ``TIME``, then
         (``BRANCH`` and) the columns, with ``OP`` as in ``raypipe.model.Op``.
         """
+        ...
+
+
+@runtime_checkable
+class HoldsAShare(Protocol):
+    """Contents of a unit of commit that holds some of a sink's rows, and can tell which are not its own."""
+
+    def strays(self, table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Those of the rows, as ``SinkContents.rows`` gave them, that belong into another unit of the sink."""
         ...
 
 

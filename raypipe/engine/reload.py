@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from raypipe.contracts import Reload
 from raypipe.model import Committed, SinkTable
 from raypipe.plan.model import Plan
 
@@ -13,8 +14,8 @@ def tables_to_reload(
     units: Mapping[str, tuple[SinkTable, ...]],
     held: Mapping[str, Committed],
     load_begins: Callable[[str], int | None],
-) -> set[str]:
-    """Source tables (``instance.table``) that a sink awaits and whose last load the log no longer holds for it.
+) -> tuple[Reload, ...]:
+    """Source tables that a sink awaits and whose last load the log no longer holds for it.
 
     Args:
         plan: What runs.
@@ -33,12 +34,12 @@ def tables_to_reload(
                     passed = committed.cut.offsets.get(topic, 0) if committed.cut is not None else 0
                     if begins is None or begins < passed:
                         wanted.add(topic)
-    return {
-        str(schema.table)
+    return tuple(
+        Reload(instance=instance.name, table=str(schema.table), topic=topic, begun=load_begins(topic))
         for instance in plan.instances
         for schema in instance.tables
-        if schema.table.topic(plan.pipeline) in wanted
-    }
+        if (topic := schema.table.topic(plan.pipeline)) in wanted
+    )
 
 
 def _topics_of_branch(plan: Plan, relation: str, branch: int) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Event
@@ -21,10 +20,11 @@ from raypipe.engine.backoff import Backoff
 from raypipe.engine.coordinator import Coordinator, OpenSink, RunEpoch, Wait
 from raypipe.engine.reload import tables_to_reload
 from raypipe.engine.sizing import EpochSizing
-from raypipe.engine.status import HEARTBEAT_S, STATUS_NOTE, InstanceStatus, SinkStatus, Status
+from raypipe.engine.status import HEARTBEAT_S, STATUS_NOTE, SinkStatus, Status
 from raypipe.errors import Directive, Fenced, InvariantBroken, RaypipeError, SourceGap, Unavailable
 from raypipe.local.carry import Interrupted
 from raypipe.local.holds import Holds
+from raypipe.local.tally import Tally, instance_status, sink_status
 from raypipe.model import Claim, Committed, Cut
 from raypipe.plan.model import Plan
 
@@ -35,6 +35,8 @@ Observer = Callable[[Status], None]
 
 # How often an idle conductor looks for a new cut. It bounds what waiting adds to freshness; a look is 30 microseconds.
 LOOK_S = 0.003
+# Once nothing has come for a while it looks less often: the first change after a pause may wait this much longer.
+QUIET_AFTER_S, QUIET_LOOK_S = 1.0, 0.015
 # The log is trimmed at most this often: deleting is a write transaction that the readers wait for.
 TRIM_S = 1.0
 # A bounded run (until idle, or for a time) gives up on a store that has failed for so long; an endless run never does.
@@ -70,14 +72,10 @@ class Conductor:
         self._claim = Claim(pipeline=plan.pipeline, run=0, generation=0)
         self._state = "starting"
         self._error = ""
-        self._began = time.monotonic()
+        self._began = self._busy_at = time.monotonic()
         self._told_at = 0.0
         self._trimmed_at = 0.0
-        self._epochs = 0
-        self._rows = 0
-        self._recent: deque[tuple[float, int]] = deque()  # (time, rows) of the last seconds, for rows_per_s
-        self._executors: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}
+        self._tally = Tally()
         self._last_cut: Cut | None = None
 
     def run(self) -> Status:
@@ -148,7 +146,7 @@ class Conductor:
                 return
         reload = tables_to_reload(self._plan, self._crew.sinks(), opened, self._log.load_begins)
         if reload:
-            logger.info("tables will be loaded again", extra={"tables": sorted(reload)})
+            logger.info("tables will be loaded again", extra={"tables": [each.table for each in reload]})
         self._crew.start_readers(self._log.renew(self._claim), reload)
 
     def _loop(self) -> None:
@@ -180,12 +178,13 @@ class Conductor:
         fresh = self._last_cut is not None and self._last_cut.number > behind
         decision = self._coordinator.decide(self._log.cuts(after=behind) if fresh else [], now)
         if isinstance(decision, RunEpoch):
+            self._busy_at = now
             self._carry(decision)
         elif isinstance(decision, OpenSink):
             self._open(decision.sink)
         else:
             self._crew.rest()
-            self._stop.wait(LOOK_S)
+            self._stop.wait(LOOK_S if now - self._busy_at < QUIET_AFTER_S else QUIET_LOOK_S)
         return False
 
     def _give_up_s(self) -> float | None:
@@ -239,12 +238,28 @@ class Conductor:
     def _open(self, sink: str) -> Committed | None:
         now = time.monotonic()
         try:
-            committed = self._crew.open_sink(sink, self._log.renew(self._claim))
+            committed = self._open_as_ours(sink)
             self._coordinator.opened(sink, self._resolve(sink, committed.cut))
         except RaypipeError as error:
             self._failed(sink, error, now)
             return None
         return committed
+
+    def _open_as_ours(self, sink: str) -> Committed:
+        """Opens a sink; tells a later run of this log from one of another log, whose generations mean nothing here."""
+        try:
+            return self._crew.open_sink(sink, self._log.renew(self._claim))
+        except Fenced as error:
+            self._log.renew(self._claim)  # fenced again if there is a later run
+            raise self._of_another_log(f"Sink {sink} was claimed by a run", sink) from error
+
+    def _of_another_log(self, what: str, sink: str) -> SourceGap:
+        return SourceGap(
+            f"{what} of another log than {self._plan.log}.",
+            remedy="Put the old log file back, or remove the log and what the sink holds (its tables, and "
+            "raypipe_commits where there is one), and run again to load anew.",
+            sink=sink,
+        )
 
     def _resolve(self, sink: str, cut: Cut | None) -> Cut | None:
         """The cut a sink names, as this log knows it: a store keeps the number, the log what it means.
@@ -256,14 +271,7 @@ class Conductor:
             return None
         known = self._log.cut(cut.number)
         if known is None or (cut.log and cut.log != self._log.identity):
-            raise SourceGap(
-                f"Sink {sink} holds cut {cut.number} of another log than {self._plan.log}.",
-                remedy=(
-                    "Put the old log file back, or remove the sink's tables and the log, and run again to load anew."
-                ),
-                sink=sink,
-                cut=cut.number,
-            )
+            raise self._of_another_log(f"Sink {sink} holds cut {cut.number}", sink)
         return known
 
     def _carry(self, order: RunEpoch) -> None:
@@ -288,12 +296,7 @@ class Conductor:
         for sink, failure in outcome.failed.items():
             self._failed(sink, failure, now)
         self._coordinator.observe(outcome.bytes, now - began)
-        self._epochs += 1
-        self._rows += outcome.rows
-        self._recent.append((now, outcome.rows))
-        self._executors[outcome.executor] = self._executors.get(outcome.executor, 0) + 1
-        for stage, seconds in outcome.seconds.items():
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+        self._tally.add(outcome, now)
 
     def _failed(self, sink: str, error: RaypipeError, now: float) -> None:
         if error.directive is Directive.STOP:
@@ -338,14 +341,7 @@ class Conductor:
     def status(self) -> Status:
         """What the run is doing now."""
         now = time.monotonic()
-        while self._recent and now - self._recent[0][0] > 5.0:
-            self._recent.popleft()
-        window = max(0.5, min(5.0, now - self._began))
         reports = self._crew.readers()
-        seconds = dict(self._seconds)
-        for report in reports.values():
-            for stage, spent in report.seconds.items():
-                seconds[stage] = seconds.get(stage, 0.0) + spent
         return Status(
             pipeline=self._plan.pipeline,
             run=self._claim.run,
@@ -354,47 +350,22 @@ class Conductor:
             pid=os.getpid(),
             host=socket.gethostname(),
             at=time.time(),
-            epochs=self._epochs,
-            rows=self._rows,
-            rows_per_s=sum(rows for _, rows in self._recent) / window,
-            executors=dict(self._executors),
-            stage_s={stage: round(spent, 3) for stage, spent in seconds.items()},
-            instances=tuple(_instance_status(name, report) for name, report in reports.items()),
+            epochs=self._tally.epochs,
+            rows=self._tally.rows,
+            rows_per_s=self._tally.rows_per_s(now, self._began),
+            executors=dict(self._tally.executors),
+            stage_s=self._tally.stage_s(reports.values()),
+            instances=tuple(instance_status(name, report) for name, report in reports.items()),
             sinks=tuple(self._sink_status(name) for name in self._crew.sinks()),
             error=self._error,
         )
 
     def _sink_status(self, name: str) -> SinkStatus:
         progress = self._coordinator.sinks[name]
-        cut, last = progress.cut, self._last_cut
-        behind = last is not None and (cut is None or cut.number < last.number)
-        return SinkStatus(
-            name=name,
-            state="ready" if progress.held else ("retrying" if progress.error else "opening"),
-            cut=cut.number if cut is not None else None,
-            position=dict(cut.positions) if cut is not None else {},
-            lag_rows=last.rows - (cut.rows if cut is not None else 0) if last is not None and behind else 0,
-            lag_s=self._lag_s(cut) if behind else 0.0,
-            commits=progress.commits,
-            error=progress.error,
-        )
+        return sink_status(name, progress, self._last_cut, lambda: self._lag_s(progress.cut))
 
     def _lag_s(self, held: Cut | None) -> float:
         with suppress(RaypipeError):
             for oldest in self._log.cuts(after=held.number if held is not None else 0, limit=1):
                 return round(max(0.0, time.time() - oldest.at), 3)
         return 0.0
-
-
-def _instance_status(name: str, report: ReaderReport) -> InstanceStatus:
-    return InstanceStatus(
-        name=name,
-        state=report.state,
-        position=report.position,
-        loading=dict(report.loading),
-        pending=report.pending,
-        parked=report.parked,
-        rows=report.rows,
-        error=report.error,
-        kept=dict(report.kept),
-    )

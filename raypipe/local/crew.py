@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Sink, Source
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source
 from raypipe.errors import RaypipeError
 from raypipe.local.carry import carry
 from raypipe.local.inline import InlineExecutor, Steps
@@ -60,7 +60,7 @@ class LocalCrew:
         self._resting = False
         return self._sinks[name].open(claim.generation)
 
-    def start_readers(self, claim: Claim, reload: Collection[str]) -> None:
+    def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts one thread for each instance."""
         for instance in self._plan.instances:
             self._readers[instance.name] = Reader(
@@ -68,7 +68,7 @@ class LocalCrew:
                 open_log=self._open_log,
                 prefix=self._plan.pipeline,
                 claim=claim,
-                reload=[table for table in reload if table.startswith(f"{instance.name}.")],
+                reload=[each for each in reload if each.instance == instance.name],
                 poll_bytes=int(self._plan.limits.get("poll_bytes", 16 << 20)),
                 log_bytes=int(self._plan.limits.get("log_bytes", 4 << 30)),
             )

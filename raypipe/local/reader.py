@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from raypipe.contracts import Log, ReaderOrder, ReaderReport, Source
+from raypipe.contracts import Log, ReaderOrder, ReaderReport, Reload, Source
 from raypipe.engine.backoff import Backoff
 from raypipe.engine.pump import Pump
 from raypipe.errors import Directive, InvariantBroken, RaypipeError
@@ -30,7 +30,7 @@ class Reader:
         open_log: Makes a log object for this thread.
         prefix: Of the topics.
         claim: The right to write; renewed whenever the pump is made again.
-        reload: Tables to load again.
+        reload: Tables to load again; asked of the source until the log holds their loads.
         poll_bytes: Soft bound of one log transaction.
         log_bytes: The reader waits while the log keeps more than this, but never inside a source transaction: the
             sinks cannot move on, and the log cannot shrink, before its cut.
@@ -43,7 +43,7 @@ class Reader:
         open_log: Callable[[], Log],
         prefix: str,
         claim: Claim,
-        reload: Collection[str],
+        reload: Collection[Reload],
         poll_bytes: int,
         log_bytes: int,
     ) -> None:
@@ -55,7 +55,7 @@ class Reader:
         self._poll_bytes = poll_bytes
         self._log_bytes = log_bytes
         self._order = ReaderOrder()
-        self._report = ReaderReport()
+        self._report = ReaderReport(reload=self._reload)
         self._rows_before = 0
         self._parked_before = 0
         self._seconds_before: dict[str, float] = {}
@@ -112,14 +112,25 @@ class Reader:
                 self._claim = log.renew(self._claim)
             source = self._open_source()
             pump = Pump(source, log, self._prefix, self._claim, self._poll_bytes)
-            pump.open(self._reload)
-            self._reload = ()
+            # A commit whose reply was lost may have begun a load already: the log knows, this object does not.
+            self._forget_fulfilled(log)
+            pump.open([each.table for each in self._reload])
             self._pump(pump, source, log)
         finally:
             for each in (source, log):
                 if each is not None:
                     with suppress(RaypipeError):
                         each.close()
+
+    def _reloads(self, source: Source, log: Log, wanted: Collection[str]) -> Iterator[Reload]:
+        for schema in source.tables():
+            if str(schema.table) in wanted:
+                topic = schema.table.topic(self._prefix)
+                begun = log.load_begins(topic)
+                yield Reload(instance=source.instance, table=str(schema.table), topic=topic, begun=begun)
+
+    def _forget_fulfilled(self, log: Log) -> None:
+        self._reload = tuple(each for each in self._reload if not each.fulfilled(log.load_begins(each.topic)))
 
     def _pump(self, pump: Pump, source: Source, log: Log) -> None:
         self._tell(state="streaming", position=pump.position, error="", failing_s=0.0, settled=False)
@@ -130,7 +141,7 @@ class Reader:
                 self._stopping.wait(IDLE_WAIT_S / 5)
                 continue
             if pump.whole and (wanted := self._requests.look(log, source)):
-                self._reload = tuple({*self._reload, *wanted})
+                self._reload += tuple(self._reloads(source, log, wanted))
                 return  # and open the source again
             if pump.whole and log.size() > self._log_bytes:
                 self._tell(state="full", order=order, settled=False)
@@ -142,6 +153,8 @@ class Reader:
                 self._requests.done(log, source, piece)
                 self._rows_before += figures.rows
                 self._parked_before += figures.parked
+                if self._reload:
+                    self._forget_fulfilled(log)
                 for stage, seconds in figures.seconds.items():
                     self._seconds_before[stage] = self._seconds_before.get(stage, 0.0) + seconds
                 figures.rows = figures.parked = 0
@@ -158,6 +171,7 @@ class Reader:
                     rows=self._rows_before,
                     seconds=dict(self._seconds_before),
                     kept=self._requests.kept(source),
+                    reload=self._reload,
                     error="",
                     failing_s=0.0,
                 )

@@ -115,6 +115,11 @@ def net_multiset(batch: ChangeBatch) -> MultisetNet:
     return MultisetNet(truncated=truncated, weights=net.filter(pc.not_equal(net[WEIGHT], 0)))
 
 
+def last_of_each(identity: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """Row numbers, ascending, of the last row of each distinct identity."""
+    return _last_of_each(identity, np.arange(identity.num_rows))
+
+
 def history_rows(batch: ChangeBatch) -> pa.Table:
     """Rows for a history table: system columns first, then (``BRANCH`` and) the relation's columns, in source order.
 

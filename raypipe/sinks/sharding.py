@@ -58,12 +58,25 @@ class Shard:
         """
         if self.count == 1:
             return batch
-        truncates = batch.rows.column(OP).to_numpy() == Op.TRUNCATE
-        if batch.schema.key:
-            mine = shard_of(batch.rows, batch.schema.key, self.count) == self.index
-        else:
-            mine = np.full(batch.num_rows, self.index == 0)
-        return ChangeBatch(schema=batch.schema, rows=batch.rows.filter(pa.array(mine | truncates)))
+        mine = self._owns(batch.rows, batch.schema.key) | _truncates(batch.rows)
+        return ChangeBatch(schema=batch.schema, rows=batch.rows.filter(pa.array(mine)))
+
+    def strays(self, rows: pa.RecordBatch, key: Sequence[str]) -> pa.RecordBatch:
+        """The stored rows among these that are another shard's; of a history's rows never a TRUNCATE."""
+        if self.count == 1:
+            return rows.slice(0, 0)
+        return rows.filter(pa.array(~(self._owns(rows, key) | _truncates(rows))))
+
+    def _owns(self, rows: pa.RecordBatch, key: Sequence[str]) -> npt.NDArray[np.bool_]:
+        if key:
+            return np.equal(shard_of(rows, key, self.count), self.index)
+        return np.full(rows.num_rows, self.index == 0)
+
+
+def _truncates(rows: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    if OP not in rows.schema.names:
+        return np.zeros(rows.num_rows, dtype=np.bool_)
+    return np.asarray(rows.column(OP).to_numpy() == Op.TRUNCATE)
 
 
 def shard_of(rows: pa.RecordBatch, key: Sequence[str], shards: int) -> npt.NDArray[np.int64]:

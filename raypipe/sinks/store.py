@@ -115,6 +115,16 @@ class Store(Protocol):
         """Removes the rows that equal some row of ``keys`` in all of its columns."""
         ...
 
+    def replace(self, table: str, upserts: pa.Table, deletes: pa.Table) -> None:
+        """Removes the rows with the identities of both, adds the upserts; the store may wait with it until it must.
+
+        Args:
+            table: Of the store.
+            upserts: Rows with all columns of the table, one for each identity.
+            deletes: Identities; none is among the upserts.
+        """
+        ...
+
     def delete_copies(self, table: str, rows: pa.Table, copies: pa.Array) -> int:
         """Removes as many copies of each (distinct) row; returns how many it found in all."""
         ...

@@ -154,7 +154,7 @@ class TransactionalSink:
     def contents(self) -> Iterator[SinkContents]:
         """Reads the store in one transaction."""
         with self._store.snapshot() as snapshot:
-            yield _Contents(self.tables, snapshot)
+            yield _Contents(self.tables, snapshot, self._shard)
 
     def close(self) -> None:
         """Disconnects."""
@@ -276,12 +276,8 @@ class TransactionalSink:
     def _apply_keyed(self, table: str, batch: ChangeBatch, columns: pa.Schema) -> None:
         net = net_keyed(batch)
         self._truncate(table, net.truncated, batch.schema)
-        identity = identity_columns(batch.schema)
-        stale = pa.concat_tables([net.deletes, net.upserts.select(identity)])
-        if stale.num_rows:
-            self._store.delete_matching(table, fit(stale, _some(columns, identity)))
-        if net.upserts.num_rows:
-            self._store.insert(table, fit(net.upserts, columns))
+        identity = _some(columns, identity_columns(batch.schema))
+        self._store.replace(table, fit(net.upserts, columns), fit(net.deletes, identity))
 
     def _apply_multiset(self, table: str, batch: ChangeBatch, columns: pa.Schema) -> None:
         net = net_multiset(batch)
@@ -309,11 +305,12 @@ class TransactionalSink:
 
 
 class _Contents:
-    """See ``contracts.SinkContents``."""
+    """See ``contracts.SinkContents`` and ``contracts.HoldsAShare``."""
 
-    def __init__(self, tables: tuple[SinkTable, ...], snapshot: Snapshot) -> None:
+    def __init__(self, tables: tuple[SinkTable, ...], snapshot: Snapshot, shard: Shard) -> None:
         self._tables = {table.name: table for table in tables}
         self._snapshot = snapshot
+        self._shard = shard
         self.committed = snapshot.ledger.committed(tables)
 
     def rows(self, table: str) -> Iterator[pa.RecordBatch]:
@@ -328,6 +325,10 @@ class _Contents:
                 yield from fit(pa.Table.from_batches([rows]), wanted).to_batches()
             except pa.ArrowInvalid:
                 raise SchemaMismatch(f"Table {table} holds values that its columns in the plan cannot.") from None
+
+    def strays(self, table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Rows that another shard should hold."""
+        return self._shard.strays(rows, self._tables[table].schema.key)
 
 
 def _arrow(table: SinkTable, schema: TableSchema | None = None) -> pa.Schema:

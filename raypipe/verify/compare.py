@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -29,14 +29,14 @@ def compare(
         rows: It holds at the cut, of all shards.
         columns: The relation's schema.
     """
-    names = [*([BRANCH] if columns.branches > 1 else []), *columns.names]
+    names = names_of(columns)
     _hold(oracle, expected, table, rows, names)
     held = _folded(columns, names) if table.mode is Mode.HISTORY else f"SELECT {_list(names)} FROM {_HELD}"
     database = oracle.database
     wanted = f"SELECT {_list(names)} FROM {expected}"
     database.execute(f"CREATE OR REPLACE TEMP TABLE lacking AS ({wanted}) EXCEPT ALL ({held})")
     database.execute(f"CREATE OR REPLACE TEMP TABLE surplus AS ({held}) EXCEPT ALL ({wanted})")
-    key = _key(columns, names)
+    key = key_of(columns)
     same = " AND ".join(f"l.{quote(k)} IS NOT DISTINCT FROM s.{quote(k)}" for k in key)
     both = f"SELECT l.* FROM lacking l SEMI JOIN surplus s ON {same}" if columns.key else "FROM lacking LIMIT 0"
     missing = f"SELECT l.* FROM lacking l ANTI JOIN surplus s ON {same}" if columns.key else "FROM lacking"
@@ -53,10 +53,13 @@ def compare(
     )
 
 
-def with_values(oracle: Oracle, report: TableReport) -> dict[str, tuple[dict[str, Any], ...]]:
+def with_values(oracle: Oracle, report: TableReport) -> dict[str, tuple[Mapping[str, Any], ...]]:
     """Whole rows for the examples of the table compared last."""
     names = {"missing": "lacking", "extra": "surplus", "different": "surplus"}
-    return {what: _rows(oracle, f"FROM {names[what]} LIMIT {EXAMPLES}") for what in report.examples}
+    return {
+        what: _rows(oracle, f"FROM {names[what]} LIMIT {EXAMPLES}") if what in names else examples
+        for what, examples in report.examples.items()
+    }
 
 
 def _hold(oracle: Oracle, expected: str, table: SinkTable, rows: Iterable[pa.RecordBatch], names: list[str]) -> None:
@@ -85,7 +88,7 @@ def _folded(columns: TableSchema, names: list[str]) -> str:
     )
     if columns.key:
         return (
-            f"SELECT {_list(names)} FROM (SELECT *, row_number() OVER (PARTITION BY {_list(_key(columns, names))} "
+            f"SELECT {_list(names)} FROM (SELECT *, row_number() OVER (PARTITION BY {_list(key_of(columns))} "
             f"ORDER BY {COMMIT} DESC, {ORDINAL} DESC, {OP} DESC) AS nth FROM ({alive})) "
             f"WHERE nth = 1 AND {OP} IN ({_PRESENT})"
         )
@@ -96,9 +99,15 @@ def _folded(columns: TableSchema, names: list[str]) -> str:
     )
 
 
-def _key(columns: TableSchema, names: list[str]) -> list[str]:
+def names_of(columns: TableSchema) -> list[str]:
+    """Columns that are compared."""
+    return [*([BRANCH] if columns.branches > 1 else []), *columns.names]
+
+
+def key_of(columns: TableSchema) -> list[str]:
+    """Columns that tell a row: all of them if the relation has no key."""
     if not columns.key:
-        return names
+        return names_of(columns)
     return [*([BRANCH] if columns.branches > 1 else []), *columns.key]
 
 

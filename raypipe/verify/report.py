@@ -20,7 +20,8 @@ class TableReport:
         missing: Rows of the oracle that the sink lacks.
         extra: Rows of the sink that the oracle does not return.
         different: Keys both have, with other values.
-        examples: Up to five keys of each of the three; whole rows only if values were asked for.
+        misplaced: Rows, or changes of a history, that lie in another shard than the one their key belongs into.
+        examples: Up to five keys of each of the four; whole rows only if values were asked for.
     """
 
     sink: str
@@ -30,12 +31,13 @@ class TableReport:
     missing: int = 0
     extra: int = 0
     different: int = 0
+    misplaced: int = 0
     examples: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Nothing is missing, extra or different."""
-        return self.missing == self.extra == self.different == 0
+        """Nothing is missing, extra, different or misplaced."""
+        return self.missing == self.extra == self.different == self.misplaced == 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,11 @@ from raypipe.model import SinkTable
 from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sinks import open_sinks
 from raypipe.sources import open_instance
-from raypipe.verify.compare import compare, with_values
+from raypipe.verify.compare import EXAMPLES, compare, key_of, names_of, with_values
 from raypipe.verify.hold import LOOK_S, Hold
 from raypipe.verify.oracle import Oracle
 from raypipe.verify.report import Report, TableReport
+from raypipe.verify.strays import Strays
 
 Observer = Callable[[str], None]
 
@@ -155,8 +156,12 @@ def _verify_sink(
             where = sink.name if len(units) > 1 else next(iter(units))
             observer(f"comparing {where}: {name}")
             expected = oracle.expect(plan, table.relation)
-            rows = chain.from_iterable(contents.rows(name) for contents in units.values())
+            strays = Strays(name, names_of(table.schema) if values else key_of(table.schema), EXAMPLES)
+            rows = chain.from_iterable(strays.watch(unit, contents) for unit, contents in units.items())
             report = compare(oracle, expected, where, table, rows, columns=table.schema)
+            if strays.count:
+                examples = {**report.examples, "misplaced": tuple(strays.examples)}
+                report = replace(report, misplaced=strays.count, examples=examples)
             if values and not report.ok:
                 report = replace(report, examples=with_values(oracle, report))
             yield report

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from bank import ALL_SINKS, Bank, expected, write_pipeline
 
-from raypipe.contracts import SinkContents
+from raypipe.contracts import HoldsAShare, SinkContents
 from raypipe.engine.status import STATUS_NOTE, Status
 from raypipe.local.assemble import assemble
 from raypipe.log import open_log
@@ -137,6 +137,9 @@ class Scene:
                         seq = int(json.loads(known.positions["bank"])["seq"])
                         assert not caught_up or seq >= self.bank.last_seq(), f"{sink.name} is behind the source"
                         for table in sink.tables:
+                            if isinstance(contents, HoldsAShare):
+                                strays = [contents.strays(table.name, rows) for rows in contents.rows(table.name)]
+                                assert not any(rows.num_rows for rows in strays), f"{sink.name}: rows of another shard"
                             held = _rows(contents, table)
                             if len(sink_plan.options.get("urls", ())) > 1:  # type: ignore[arg-type]
                                 shards.setdefault(table.name, []).append((seq, held))

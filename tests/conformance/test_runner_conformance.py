@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ from threading import Event
 import duckdb
 import pytest
 
+from raypipe import faults
 from raypipe.engine.status import Status
+from raypipe.errors import SourceGap
 from raypipe.local.assemble import assemble
 from raypipe.local.run import run_local
 from raypipe.plan.model import Plan
@@ -183,6 +186,37 @@ def test_a_step_whose_sql_changed_is_loaded_anew(runner: Runner, shop: Shop) -> 
     runner(shop.plan(), until="idle")
     assert verify(shop.plan()).ok
     assert len(shop.read("paid")) == 100
+
+
+@pytest.mark.parametrize("point", ["source.poll.after", "log.commit.before", "log.commit.after"])
+def test_a_failure_before_a_table_is_loaded_anew_does_not_forget_to(point: str, shop: Shop) -> None:
+    shop.fill(30)
+    local(shop.plan(), until="idle")
+    shop.write(paid="SELECT id, customer, (amount * 100)::BIGINT AS cents FROM shop.orders WHERE status = 'open'")
+    faults.arm(f"{point}=raise@1")
+    try:
+        local(shop.plan(), until="idle")
+    finally:
+        faults.arm("")
+    assert len(shop.read("paid")) == 10
+    assert verify(shop.plan()).ok
+
+
+def test_a_new_log_over_sinks_of_another_is_refused_with_what_to_remove(shop: Shop) -> None:
+    shop.fill(30)
+    for _ in range(3):  # the sinks' generations are ahead of any that a new log gives
+        local(shop.plan(), until="idle")
+    for name in ("log.db", "log.db-wal", "log.db-shm"):
+        (shop.folder / name).unlink(missing_ok=True)
+    for _ in range(2):
+        with pytest.raises(SourceGap, match=r"of another log than.*remove the log and what the sink holds"):
+            local(shop.plan(), until="idle")
+    for path in shop.folder.glob("log.db*"):
+        path.unlink()
+    (shop.folder / "warehouse.duckdb").unlink()
+    shutil.rmtree(shop.folder / "lake")
+    local(shop.plan(), until="idle")
+    assert verify(shop.plan()).ok
 
 
 def test_a_run_ends_when_told_and_the_next_resumes(runner: Runner, shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ from threading import Event, Thread
 
 import pytest
 
+from raypipe.cli.verify import report_lines
 from raypipe.demo import shop
 from raypipe.demo.writer import Writer
 from raypipe.local.assemble import assemble
@@ -16,6 +18,7 @@ from raypipe.local.run import run_local
 from raypipe.plan.model import Plan
 from raypipe.spec import load
 from raypipe.verify import Report, verify
+from raypipe.verify.strays import FOUND_IN
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "shop" / "pipeline.yaml"
 
@@ -72,3 +75,29 @@ def test_verify_takes_the_shards_together_and_finds_what_is_wrong_in_one(plan: P
     assert wrong(report) == {"shards.orders": (1, 0, 1), "shards.customers": (0, 1, 0)}
     examples = {table.table: table.examples for table in report.tables if table.sink == "shards"}
     assert examples["orders"]["missing"] == ({"order_id": lost},)
+
+
+def test_verify_finds_rows_that_lie_in_the_wrong_shard(plan: Plan, tmp_path: Path) -> None:
+    run_local(plan, until="idle")
+    with (
+        closing(sqlite3.connect(tmp_path / "shard-0.db")) as first,
+        closing(sqlite3.connect(tmp_path / "shard-1.db")) as second,
+    ):
+        moved = first.execute("SELECT * FROM orders ORDER BY order_id LIMIT 7").fetchall()
+        names = [column[1] for column in first.execute("PRAGMA table_info(orders)")]
+        second.executemany(f"INSERT INTO orders VALUES ({', '.join('?' * len(names))})", moved)
+        ids = [row[names.index("order_id")] for row in moved]
+        first.execute(f"DELETE FROM orders WHERE order_id IN ({', '.join(map(str, ids))})")
+        first.commit()
+        second.commit()
+    report = verify(plan)
+    [table] = [table for table in report.tables if not table.ok]
+    assert (table.sink, table.table, table.misplaced) == ("shards", "orders", 7)
+    assert table.missing == table.extra == table.different == 0
+    found = table.examples["misplaced"]
+    assert len(found) == 5
+    assert {row["order_id"] for row in found} <= set(ids)
+    assert found[0].keys() == {"order_id", FOUND_IN}
+    lines = report_lines(report)
+    assert f"shards.orders misplaced: order_id={found[0]['order_id']} in shards.1" in lines
+    assert json.loads(report.to_json())["ok"] is False

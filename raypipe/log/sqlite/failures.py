@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raypipe.disks import Hindrance, hindrance
 from raypipe.errors import Corrupt, OutcomeUnknown, RaypipeError, Unavailable
 
 _BASE = 0xFF  # an extended result code holds the primary one in its low byte
@@ -25,15 +26,26 @@ _UNAVAILABLE = {
     sqlite3.SQLITE_PROTOCOL: ("is busy with other processes", "Try again."),
 }
 
+# What SQLite says where it cannot make a file beside the log or let it grow, and what that may mean.
+_VAGUE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+_VAGUE_MEANS = {Hindrance.FULL: sqlite3.SQLITE_FULL, Hindrance.READ_ONLY: sqlite3.SQLITE_READONLY}
+
 RECOVER = (
     "Stop the pipeline, keep a copy of the file with its -wal and -shm files, restore them from a backup or remove"
-    " all three, and run again: with a new log every table is loaded again and the sinks are rebuilt from it."
+    " all three and what the sinks hold, and run again: with a new log every table is loaded again."
 )
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection has the lock."""
+    return getattr(error, "sqlite_errorcode", 0) & _BASE == sqlite3.SQLITE_BUSY
 
 
 def explain(path: Path, error: sqlite3.Error) -> RaypipeError:
     """The error a user should see instead of SQLite's."""
     code = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & _BASE in _VAGUE and (found := hindrance(path)):
+        code = _VAGUE_MEANS[found]
     if code is not None and code & _BASE in _UNAVAILABLE:
         what, remedy = _UNAVAILABLE[code & _BASE]
         return Unavailable(f"Log {path} {what}.", remedy=remedy.replace("PATH", str(path)), cause=error, log=str(path))

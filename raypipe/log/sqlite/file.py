@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,12 @@ from typing import Any
 
 from raypipe.errors import Corrupt, InvariantBroken, OutcomeUnknown, RaypipeError, Unavailable
 from raypipe.log.sqlite import layout
-from raypipe.log.sqlite.failures import damaged, explain, explained, unanswered
+from raypipe.log.sqlite.checkpoints import Checkpoints
+from raypipe.log.sqlite.failures import damaged, explain, explained, is_busy, unanswered
+
+# Who waits for the write lock looks this often. SQLite itself sleeps for up to 0.1 s between two looks, and so misses
+# the moments between the commits of a busy writer: a status note took 0.2 s beside one.
+_LOOK_S = 0.001
 
 
 class LogFile:
@@ -27,6 +33,7 @@ class LogFile:
         before = _inode(path)
         with explained(path):
             self._connection: sqlite3.Connection | None = layout.connect(path)
+        self._checkpoints = Checkpoints(_beside(path, "-wal"), self._connect_again)
         try:
             with explained(path):
                 self.identity = self._identify()
@@ -70,8 +77,8 @@ class LogFile:
             # SQLite would replay the lost log's WAL into the new one.
             raise Unavailable(
                 f"Log {path} is missing, but its write-ahead file {wal.name} is still there.",
-                remedy=f"Put {path.name} back; or remove {wal.name} and {path.name}-shm as well to begin a new log:"
-                " then every table is loaded again.",
+                remedy=f"Put {path.name} back; or remove {wal.name} and {path.name}-shm as well and what the"
+                " sinks hold, to begin anew: then every table is loaded again.",
                 log=str(path),
             )
         if not _exists(path):
@@ -111,6 +118,7 @@ class LogFile:
         """Releases the connection; idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._checkpoints.close()
             with suppress(sqlite3.Error):
                 connection.close()
 
@@ -163,13 +171,38 @@ class LogFile:
             if _inode(path) != inode:
                 raise _removed(self.path, path)
 
-    def begin(self) -> None:
-        """Opens a write transaction; waits for other writers."""
-        self.watch()
-        self.run("BEGIN IMMEDIATE")
+    def begin(self, *, durable: bool = True) -> None:
+        """Opens a write transaction; waits for other writers.
 
-    def commit(self) -> None:
-        """Makes the write transaction durable.
+        Args:
+            durable: Its commit waits until it would survive a power cut. One that does not wait becomes durable with
+                the next that does, and is never durable in part or out of order.
+        """
+        self.watch()
+        self.run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        deadline = time.monotonic() + layout.BUSY_TIMEOUT_S
+        self.run("PRAGMA busy_timeout = 0")
+        try:
+            while not self._locked(time.monotonic() >= deadline):
+                time.sleep(_LOOK_S)
+        finally:
+            self.run(f"PRAGMA busy_timeout = {int(1000 * layout.BUSY_TIMEOUT_S)}")
+
+    def _locked(self, at_last: bool) -> bool:
+        """Tries to take the write lock; False if another writer has it, an error if that was the last try."""
+        try:
+            self.run("BEGIN IMMEDIATE")
+        except Unavailable as error:
+            if at_last or not isinstance(error.__cause__, sqlite3.Error) or not is_busy(error.__cause__):
+                raise
+            return False
+        return True
+
+    def commit(self, size: int = 0) -> None:
+        """Ends the write transaction; durably, unless it was begun otherwise.
+
+        Args:
+            size: Bytes of payloads that it wrote.
 
         Raises:
             Unavailable: nothing was written.
@@ -185,6 +218,17 @@ class LogFile:
             self.watch()
         except RaypipeError as error:
             raise OutcomeUnknown(error.message, remedy=error.remedy, log=str(self.path)) from error
+        self._checkpoints.committed(size)
+
+    def _connect_again(self) -> sqlite3.Connection:
+        """For another thread."""
+        connection = layout.connect(self.path)
+        try:
+            self.watch()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _commit(self) -> None:
         if self._connection is None:
@@ -202,9 +246,9 @@ class LogFile:
                 self._connection.execute("ROLLBACK")
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """A write transaction around the block; an error within forgets it."""
-        self.begin()
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """A write transaction around the block, see ``begin``; an error within forgets it."""
+        self.begin(durable=durable)
         try:
             yield
         except BaseException:
@@ -248,6 +292,6 @@ def _removed(log: Path, missing: Path) -> Unavailable:
     return Unavailable(
         f"Log {log} is in use, but {missing.name} was removed or replaced by another file.",
         remedy="Nothing more is taken from the sources. Stop the pipeline and put the log's files back where they were;"
-        " or, if they are lost, remove what is left of them and run again: with a new log every table is loaded again.",
+        " or, if they are lost, remove what is left of them and what the sinks hold, and run again to load anew.",
         log=str(log),
     )

@@ -14,10 +14,8 @@ FORMAT = 1
 # Small enough that a commit of a few rows writes little, large enough that a batch of 1 MiB is a short chain.
 PAGE_BYTES = 8192
 
-# WAL size at which a commit also checkpoints: large, so that the pages every commit touches are written back rarely.
-# Four times as much flatters a short benchmark, which ends before the checkpoint, but over 630 MB with the last
-# checkpoint counted it gained under 2 % behind slow sinks (4 to 10 % behind fast ones), and commits behind slow sinks
-# took 164 ms instead of 69 ms at the 99th percentile.
+# WAL size at which a commit has to checkpoint, because the rounds beside it (``checkpoints``) have fallen behind: the
+# bound on the WAL while nobody reads old pages, and on what such a commit takes.
 WAL_BYTES = 32 << 20
 
 # A writer holds the lock for one transaction of some megabytes; who waits longer than this waits for a stuck process.

@@ -140,9 +140,12 @@ class SqliteLog:
         return int(self._file.one("SELECT kept_bytes FROM state")[0])
 
     def write_note(self, key: str, text: str | None) -> None:
-        """Keeps a small text beside the log (status, requests); None removes it. Last write wins, not fenced."""
+        """Keeps a small text beside the log (status, requests); None removes it.
+
+        Last write wins, not fenced; a power cut may take back what was written just before.
+        """
         self._require_idle()
-        with self._file.transaction():
+        with self._file.transaction(durable=False):
             if text is None:
                 self._file.run("DELETE FROM notes WHERE key = ?", (key,))
             else:

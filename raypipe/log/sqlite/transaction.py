@@ -50,6 +50,7 @@ class SqliteLogTransaction:
         self._compression = compression
         self._waiting: list[_Append] = []
         self._waiting_bytes = 0
+        self._written = 0
         self._topics: dict[str, tuple[int, int]] = {}  # id and next offset, as this transaction has moved it
         self._open = True
 
@@ -97,7 +98,7 @@ class SqliteLogTransaction:
             write_progress(self._file, self._instance, progress.at_boundary() if whole else progress)
             cut = publish(self._file, self._instance) if whole else None
             faults.point("log.commit.before")
-            self._file.commit()
+            self._file.commit(self._written)
         except BaseException:
             self.abort()
             raise
@@ -147,6 +148,7 @@ class SqliteLogTransaction:
         for topic, next_offset in self._topics.values():
             self._file.run("UPDATE topics SET next_offset = ? WHERE id = ?", (next_offset, topic))
         self._waiting.clear()
+        self._written += self._waiting_bytes
         self._waiting_bytes = 0
 
     def _next_offset(self, name: str) -> tuple[int, int]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
-from raypipe.errors import InvariantBroken, SchemaMismatch
+from raypipe.errors import InvariantBroken, SchemaMismatch, Unavailable
 from raypipe.model import Cut
 from raypipe.sinks.duckdb.connect import MEMORY_LIMIT, connect, connect_to_read, translated
+from raypipe.sinks.duckdb.stage import Replacement, Stage
 from raypipe.sinks.ledger import LEDGER_TABLE, Ledger, tables_from_json
 from raypipe.sinks.store import EmptySnapshot, Snapshot
 from raypipe.sinks.types import duckdb_type, stored_type
@@ -55,6 +57,7 @@ class DuckDbStore:
         self._memory_limit = memory_limit
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._in_transaction = False
+        self._stages: dict[str, Stage] = {}
 
     def connect(self) -> None:
         """Opens the file if it is closed."""
@@ -68,6 +71,7 @@ class DuckDbStore:
 
     def disconnect(self) -> None:
         """Closes the file; DuckDB writes its WAL into the file then."""
+        self._forget_stages()
         connection, self._connection, self._in_transaction = self._connection, None, False
         if connection is not None:
             with suppress(duckdb.Error):  # what was committed is safe in the WAL
@@ -83,12 +87,15 @@ class DuckDbStore:
         self._in_transaction = True
 
     def commit(self) -> None:
-        """Commits."""
+        """Applies what is staged and commits."""
+        for table in list(self._stages):
+            self._settle(table)
         self._run("COMMIT")
         self._in_transaction = False
 
     def rollback(self) -> None:
         """Rolls back; a file that cannot even do that is closed."""
+        self._forget_stages()
         if self._connection is not None and self._in_transaction:
             self._in_transaction = False
             try:
@@ -132,10 +139,12 @@ class DuckDbStore:
 
     def drop(self, table: str) -> None:
         """Drops a table."""
+        self._forget_stage(table)
         self._run(f"DROP TABLE IF EXISTS {_name(table)}")
 
     def widen(self, table: str, before: pa.Schema, after: pa.Schema) -> None:
         """Adds and alters columns in place."""
+        self._settle(table)
         for field in after:
             declared = duckdb_type(field.type)
             if field.name not in before.names:
@@ -148,21 +157,75 @@ class DuckDbStore:
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Adds rows."""
+        self._settle(table)
+        self._insert(table, rows)
+
+    def _insert(self, table: str, rows: pa.Table) -> None:
         names = ", ".join(map(_name, rows.column_names))
         self._run_over(rows, f"INSERT INTO {_name(table)} ({names}) SELECT {names} FROM {_ROWS}")
 
     def delete_all(self, table: str) -> None:
         """Removes all rows."""
+        self._forget_stage(table)
         self._run(f"DELETE FROM {_name(table)}")
 
     def delete_matching(self, table: str, keys: pa.Table) -> None:
         """Removes rows by a semi join."""
+        self._settle(table)
+        self._delete(table, keys)
+
+    def replace(self, table: str, upserts: pa.Table, deletes: pa.Table) -> None:
+        """Stages; ``commit`` applies it."""
+        identity = deletes.column_names
+        if table in self._stages and self._stages[table].identity != identity:
+            self._settle(table)
+        stage = self._stages.setdefault(table, Stage(Path(self._path).absolute().parent, identity))
+        with self._staging():
+            stage.add(Replacement(upserts=upserts, deletes=deletes))
+
+    def _settle(self, table: str) -> None:
+        """Applies what is staged for a table: each key is deleted and inserted once."""
+        stage = self._stages.pop(table, None)
+        if stage is None:
+            return
+        try:
+            with self._staging():
+                for each in stage.take():
+                    stale = pa.concat_tables([each.deletes, each.upserts.select(stage.identity)])
+                    if stale.num_rows:
+                        self._delete(table, stale)
+                    if each.upserts.num_rows:
+                        self._insert(table, each.upserts)
+        finally:
+            stage.close()
+
+    @contextmanager
+    def _staging(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unavailable(
+                f"What waits for the commit of {self.where} cannot be kept beside it: {error.strerror}.",
+                remedy="Make room there.",
+                cause=error,
+            ) from error
+
+    def _forget_stage(self, table: str) -> None:
+        if table in self._stages:
+            self._stages.pop(table).close()
+
+    def _forget_stages(self) -> None:
+        for table in list(self._stages):
+            self._forget_stage(table)
+
+    def _delete(self, table: str, keys: pa.Table) -> None:
         target = _name(table)
         same = _same(keys.column_names, target, _ROWS)
         self._run_over(keys, f"DELETE FROM {target} WHERE EXISTS (SELECT 1 FROM {_ROWS} WHERE {same})")
 
     def delete_copies(self, table: str, rows: pa.Table, copies: pa.Array) -> int:
         """Removes copies by their row ids, numbered within each row."""
+        self._settle(table)
         if "rowid" in (name.lower() for name in rows.column_names):
             raise SchemaMismatch(
                 f"Table {table} has no key and a column named rowid, which hides the row ids of {self.where}.",

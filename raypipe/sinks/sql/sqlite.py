@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from adbc_driver_manager import Error
 from sqlalchemy.dialects import sqlite
 
+from raypipe.disks import Hindrance, hindrance
 from raypipe.errors import Corrupt, InvariantBroken, RaypipeError, SchemaMismatch, Unavailable
 from raypipe.sinks.sql.rebuild import rebuilding
 from raypipe.sinks.text import decimal_text, moment_text, moments
@@ -84,7 +85,7 @@ class SqliteDialect:
         try:
             yield
         except Error as error:
-            raise _translation(error, self.name) from error
+            raise _translation(error, self.name, self._path) from error
 
     def declared(self, stored: pa.DataType) -> str:
         """From the table of types."""
@@ -182,13 +183,16 @@ def _sample(stored: pa.DataType) -> str:
     return "x''" if types.is_binary(stored) else "''"
 
 
-def _translation(error: Error, where: str) -> RaypipeError:
+def _translation(error: Error, where: str, path: str) -> RaypipeError:
     text = str(error)
+    # Where SQLite cannot make a file beside the database or let it grow, it says no more than that.
+    vague = "disk I/O error" in text or "failed to open" in text or "unable to open" in text
+    found = hindrance(path) if vague else None
     if "is locked" in text:
         return Unavailable(f"{where} is locked by another writer.", remedy="Let it finish.", cause=error)
-    if "is full" in text:
+    if "is full" in text or found is Hindrance.FULL:
         return Unavailable(f"{where} cannot grow: the disk is full.", remedy="Make room there.", cause=error)
-    if "readonly" in text:
+    if "readonly" in text or found is Hindrance.READ_ONLY:
         return Unavailable(f"{where} is read-only.", remedy="Give this user the right to write it.", cause=error)
     if "failed to open" in text or "unable to open" in text:
         return Unavailable(f"{where} cannot be opened.", remedy="Check that its folder exists and is writable.")

@@ -177,6 +177,14 @@ class SqlStore:
         with self._staged(table, keys) as staged:
             self._run_text(self._dialect.delete_matching(target, staged, keys.column_names))
 
+    def replace(self, table: str, upserts: pa.Table, deletes: pa.Table) -> None:
+        """Two statements."""
+        stale = pa.concat_tables([deletes, upserts.select(deletes.column_names)])
+        if stale.num_rows:
+            self.delete_matching(table, stale)
+        if upserts.num_rows:
+            self.insert(table, upserts)
+
     def delete_copies(self, table: str, rows: pa.Table, copies: pa.Array) -> int:
         """Removes copies of rows that a staged table names."""
         target = self._table(table, rows.schema)

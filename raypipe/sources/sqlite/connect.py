@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from raypipe.disks import Hindrance, hindrance
 from raypipe.errors import Corrupt, Kind, RaypipeError, SchemaMismatch, Unavailable
 
 # How long one statement waits for a lock. A writer's commit takes milliseconds; whoever holds the file longer is
@@ -124,6 +125,11 @@ _UNAVAILABLE = {
 }
 
 
+# What SQLite says where it cannot make a file beside the source or let it grow, and what that may mean.
+_VAGUE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+_VAGUE_MEANS = {Hindrance.FULL: sqlite3.SQLITE_FULL, Hindrance.READ_ONLY: sqlite3.SQLITE_READONLY}
+
+
 @contextmanager
 def answers(path: Path) -> Iterator[None]:
     """Turns SQLite's errors into raypipe's.
@@ -144,6 +150,8 @@ def answers(path: Path) -> Iterator[None]:
                 remedy="Run PRAGMA integrity_check on it, and restore it if it fails.",
                 cause=error,
             ) from error
+        if primary in _VAGUE and (found := hindrance(path)):
+            primary = _VAGUE_MEANS[found]
         if primary in _UNAVAILABLE:
             raise Unavailable(f"The SQLite source {path} {_UNAVAILABLE[primary]}.", cause=error) from error
         raise SchemaMismatch(

@@ -16,7 +16,7 @@ def gap(instance: str, why: str) -> SourceGap:
     """The error for a source that cannot go on."""
     return SourceGap(
         f"Source {instance!r} cannot go on from the log's position: {why}.",
-        remedy="Put the right file back, or run the pipeline with a new log, which loads all tables again.",
+        remedy="Put the right file back, or begin anew: remove the log and what the sinks hold, and run again.",
     )
 
 
@@ -30,7 +30,7 @@ def require_unbroken(connection: sqlite3.Connection, instance: str, position: Po
         clock = read_clock(connection, instance)
         mark = read_mark(connection, position.seq)
     require_same(clock, instance, position)
-    if clock.pruned > position.seq:
+    if clock.pruned > position.seq or mark is None:
         raise gap(instance, PRUNED)
     if mark != position.mark:
         raise gap(instance, "it is a copy of the database that was restored and has moved on since")

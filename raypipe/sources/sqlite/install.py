@@ -108,7 +108,7 @@ def installed(connection: sqlite3.Connection) -> bool:
     if version != FORMAT:
         raise SourceGap(
             f"The capture in the source has format {version}; this raypipe knows {FORMAT}.",
-            remedy="Run 'raypipe source remove', then run the pipeline with a new log.",
+            remedy="Run 'raypipe source remove', remove the log and what the sinks hold, and run again.",
         )
     return True
 

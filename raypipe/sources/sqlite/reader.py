@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from raypipe.contracts import Piece
 from raypipe.errors import Unavailable
 from raypipe.model import ChangeBatch, Op
+from raypipe.sources.sqlite.connect import reading
 from raypipe.sources.sqlite.decode import Part, batch_of, decode, parked_in
 from raypipe.sources.sqlite.gaps import PRUNED, gap, require_same
 from raypipe.sources.sqlite.install import Capture, follow, read_captures, schema_cookie, separate
@@ -160,6 +161,9 @@ class Reader:
                     clock = read_clock(self._connection, self._instance)
                     return self._gather_upto(clock, max_bytes, limit)
             position = self.stand.position
+            with reading(self._connection):
+                # Not to put back, in another file or where somebody has just removed it, what is no longer there.
+                require_same(read_clock(self._connection, self._instance), self._instance, position)
             seen_whole = max(position.seq, position.upto or 0)
             self._cookie = in_line(self._connection, self._instance, self._tables, seen_whole=seen_whole)
             self._captures = read_captures(self._connection, self._tables)

@@ -38,7 +38,7 @@ def read_clock(connection: sqlite3.Connection, instance: str) -> Clock:
     if not installed(connection):
         raise SourceGap(
             f"Source {instance!r} has no capture: it was removed, or the file is another database.",
-            remedy="Put the right file back, or run the pipeline with a new log, which loads all tables again.",
+            remedy="Put the right file back, or begin anew: remove the log and what the sinks hold, and run again.",
         )
     identity, seq, pruned = connection.execute(f"SELECT identity, seq, pruned FROM {CLOCK}").fetchone()
     return Clock(identity=identity, seq=seq, pruned=pruned)

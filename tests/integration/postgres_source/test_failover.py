@@ -9,11 +9,11 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from cluster.services.servers import private_postgres
 from postgres_database import Database, run
 from reading import Reading
 from servers import missing_skips
 
+from cluster.services.servers import private_postgres
 from raypipe.errors import SourceGap
 
 WITHIN_S = 60

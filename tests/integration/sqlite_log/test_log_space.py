@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import threading
 from pathlib import Path
 
-from log_scene import TOPIC, changes, ids, opened, put, stored
+from log_scene import DEADLINE_S, TOPIC, changes, ids, opened, put, stored
 
-from raypipe.log.sqlite import layout, retention
+from raypipe.log.sqlite import checkpoints, layout, retention
+from raypipe.log.sqlite.file import LogFile
 from raypipe.model import Op
 
 MIB = 1 << 20
@@ -100,3 +103,48 @@ def test_a_transaction_larger_than_memory_wants_is_one_cut(tmp_path: Path) -> No
     assert ids(stored(other)) == list(range(9))
     log.close()
     other.close()
+
+
+def test_the_wal_is_copied_into_the_file_beside_the_writer_long_before_a_commit_must_do_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    log = opened(path)
+    claim = log.claim("p")
+    commits = 2 * checkpoints.ROUND_BYTES // MIB
+    assert commits * MIB < layout.WAL_BYTES // 2
+    for n in range(commits):
+        put(log, claim, str(n), n, body=os.urandom(MIB))
+        _await_rounds()
+    assert path.stat().st_size > checkpoints.ROUND_BYTES
+    log.close()
+    reopened = opened(path)
+    assert sum(batch.batch.num_rows for batch in stored(reopened)) == commits
+    reopened.close()
+
+
+def test_a_round_that_fails_is_nobodys_loss(tmp_path: Path) -> None:
+    def refuse() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("no more files")
+
+    rounds = checkpoints.Checkpoints(tmp_path / "log.db-wal", refuse)
+    for _ in range(3):
+        rounds.committed(checkpoints.ROUND_BYTES)
+    rounds.close()
+    rounds.close()
+
+
+def test_a_commit_after_a_note_waits_for_the_disk_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    opened(path).close()
+    file = LogFile.existing(path)
+    full = (2,)
+    with file.transaction(durable=False):
+        assert file.one("PRAGMA synchronous") != full
+    with file.transaction():
+        assert file.one("PRAGMA synchronous") == full
+    file.close()
+
+
+def _await_rounds() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "raypipe-checkpoint":
+            thread.join(DEADLINE_S)

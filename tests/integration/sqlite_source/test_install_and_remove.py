@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 from source_scene import Database, assert_agrees, following
 
-from raypipe.errors import SchemaMismatch
+from raypipe.errors import SchemaMismatch, SourceGap
 from raypipe.sources import open_source
 from raypipe.sources.sqlite import install, remove
 
@@ -36,6 +36,32 @@ def test_remove_takes_every_trace_out(tmp_path):
     assert stats == (0,)
     remove(database.path)  # again, with nothing to take out
     database.write("INSERT INTO items VALUES (9, 'free', 'of triggers')")
+
+
+def test_a_reader_at_work_does_not_put_back_what_was_removed(tmp_path):
+    database = Database(tmp_path, *SCRIPT)
+    before = schema_of(database)
+    follower = database.follow("items")
+    remove(database.path)
+    database.write("INSERT INTO items VALUES (9, 'not', 'captured')")
+    for attempt in (follower.step, follower.reopen, follower.make().view().__enter__):
+        with pytest.raises(SourceGap, match="no capture"):
+            attempt()
+    assert schema_of(database) == before
+    follower.close()
+
+
+def test_a_reader_whose_changes_another_one_has_pruned_is_refused(tmp_path):
+    database = Database(tmp_path, *SCRIPT)
+    slow, quick = database.follow("items"), database.follow("items", "pairs")
+    database.write("DELETE FROM items WHERE id = 1", "DELETE FROM items WHERE id = 2")
+    quick.drain()
+    quick.source.acknowledge(quick.position)
+    quick.source.wait(0)
+    with pytest.raises(SourceGap, match="pruned"):
+        slow.reopen()
+    slow.close()
+    quick.close()
 
 
 def test_installing_twice_changes_nothing(tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raypipe.errors import SchemaMismatch
-from raypipe.sinks.sharding import shard_of
+from raypipe.model import OP, Op
+from raypipe.sinks.sharding import Shard, shard_of
 
 MANY = 2**62  # so many shards that the shard shows nearly the whole hash
 
@@ -120,3 +121,12 @@ def test_keys_are_spread_evenly(arrow):
 def test_a_key_no_store_holds_is_refused():
     with pytest.raises(SchemaMismatch, match="k"):
         shard_of(pa.record_batch({"k": pa.array([[1]])}), ["k"], 2)
+
+
+@pytest.mark.parametrize("key", [["k"], []], ids=["key", "no key"])
+def test_every_row_is_a_stray_in_all_shards_but_its_own(key):
+    rows = pa.record_batch({"k": pa.array(range(100)), OP: pa.array([Op.INSERT] * 99 + [Op.TRUNCATE], pa.int8())})
+    strays = [Shard(index=index, count=3).strays(rows, key)["k"].to_pylist() for index in range(3)]
+    assert sorted(number for found in strays for number in found) == sorted([*range(99)] * 2)
+    assert key or strays[0] == []
+    assert Shard(index=0, count=1).strays(rows, key).num_rows == 0

@@ -24,6 +24,7 @@ BENCHMARKS = {
     "shop_backlog": "ShopBacklog",
     "freshness_ray": "FreshnessRay",
     "memory_flat": "MemoryFlat",
+    "pg_decode": "PgDecode",
     "pg_stream_bulk": "PgStreamBulk",
     "pg_stream_small": "PgStreamSmall",
     "pg_catchup": "PgCatchup",

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from raypipe import __version__
-from raypipe.cli import check, demo, failures, init, logs, plan, run, schema, source, status, verify
+from raypipe.cli import check, demo, failures, init, logs, plan, run, schema, snapshot, source, status, verify
 from raypipe.cli.exits import MEANING, Exit
 
 
@@ -44,6 +44,7 @@ app = typer.Typer(
 for command in (init.init, check.check, plan.plan, run.run, status.status, verify.verify, schema.schema, demo.demo):
     app.command()(command)
 app.add_typer(source.app, name="source")
+app.add_typer(snapshot.app, name="snapshot")
 
 
 @app.callback()

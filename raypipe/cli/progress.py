@@ -98,6 +98,10 @@ def instance_words(instance: InstanceStatus) -> str:
         words.append(f"{instance.pending:,} waiting")
     if instance.parked:
         words.append(f"{instance.parked:,} parked")
+    if instance.kept.get("kept_bytes"):
+        safe = instance.kept.get("safe_bytes")
+        bound = f", {safe / 1e6:,.0f} MB before it gives up" if safe is not None else ""
+        words.append(f"({instance.kept['kept_bytes'] / 1e6:,.1f} MB kept by the database{bound})")
     if instance.error:
         words.append(f"({instance.error})")
     return " ".join(words)

@@ -40,6 +40,7 @@ class ReaderReport:
         error: Last error, empty when it works.
         fatal: An error no retry can mend; the run must end.
         seconds: By stage.
+        kept: What the source's database keeps for us (``KeepsForUs``), in bytes.
     """
 
     state: str = "starting"
@@ -54,6 +55,7 @@ class ReaderReport:
     error: str = ""
     fatal: RaypipeError | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

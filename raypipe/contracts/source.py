@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -48,6 +48,26 @@ class SourceView(Protocol):
 
     def parked(self, table: str) -> int:
         """How many rows of the table are in quarantine, by the source's stated rule."""
+        ...
+
+
+@runtime_checkable
+class CanPauseLoads(Protocol):
+    """A source whose loads can rest while its stream goes on."""
+
+    def pause_loads(self, paused: bool) -> None:
+        """From the next ``poll`` on nothing of a loading table is read, or again is."""
+        ...
+
+
+@runtime_checkable
+class KeepsForUs(Protocol):
+    """A source whose database keeps its own log for us, on its own disk."""
+
+    def kept(self) -> Mapping[str, int]:
+        """What it keeps now, by name: ``kept_bytes`` that were not acknowledged yet, and ``safe_bytes`` that it will
+        still write before it gives up on us, if it has such a bound.
+        """
         ...
 
 
@@ -116,7 +136,10 @@ class Source(Protocol):
         ...
 
     def view(self) -> AbstractContextManager[SourceView]:
-        """One read transaction over all chosen tables; on an object that need not be open."""
+        """One read transaction over all chosen tables; on an object that need not be open.
+
+        It stays open until whoever is asked to ``poll`` up to its position has done so.
+        """
         ...
 
     def progress(self) -> Mapping[str, float]:

@@ -24,6 +24,8 @@ class InstanceStatus:
         parked: Rows in quarantine since this run began (net).
         rows: Row images appended to the log by this run.
         error: Last error while ``retrying``.
+        kept: Bytes that the source's database keeps for us: ``kept_bytes`` not acknowledged yet, ``safe_bytes`` that it
+            will still write before it gives up on us; empty if it keeps nothing.
     """
 
     name: str
@@ -34,6 +36,7 @@ class InstanceStatus:
     parked: int = 0
     rows: int = 0
     error: str = ""
+    kept: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -400,4 +400,5 @@ def _instance_status(name: str, report: ReaderReport) -> InstanceStatus:
         parked=report.parked,
         rows=report.rows,
         error=report.error,
+        kept=dict(report.kept),
     )

@@ -13,6 +13,7 @@ from raypipe.contracts import Log, ReaderOrder, ReaderReport, Source
 from raypipe.engine.backoff import Backoff
 from raypipe.engine.pump import Pump
 from raypipe.errors import Directive, InvariantBroken, RaypipeError
+from raypipe.local.requests import Requests
 from raypipe.model import Claim
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Reader:
         self._rows_before = 0
         self._parked_before = 0
         self._seconds_before: dict[str, float] = {}
+        self._requests = Requests()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"reader-{prefix}", daemon=True)
 
@@ -127,6 +129,9 @@ class Reader:
                 self._tell(state="held", order=order, settled=True)
                 self._stopping.wait(IDLE_WAIT_S / 5)
                 continue
+            if pump.whole and (wanted := self._requests.look(log, source)):
+                self._reload = tuple({*self._reload, *wanted})
+                return  # and open the source again
             if pump.whole and log.size() > self._log_bytes:
                 self._tell(state="full", order=order, settled=False)
                 self._stopping.wait(IDLE_WAIT_S)
@@ -134,6 +139,7 @@ class Reader:
             piece = pump.advance(order.upto)
             figures = pump.figures
             if piece is not None:
+                self._requests.done(log, source, piece)
                 self._rows_before += figures.rows
                 self._parked_before += figures.parked
                 for stage, seconds in figures.seconds.items():
@@ -151,11 +157,13 @@ class Reader:
                     parked=self._parked_before,
                     rows=self._rows_before,
                     seconds=dict(self._seconds_before),
+                    kept=self._requests.kept(source),
                     error="",
                     failing_s=0.0,
                 )
                 continue
-            self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position)
+            kept = self._requests.kept(source)
+            self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position, kept=kept)
             source.wait(IDLE_WAIT_S)
 
     def _tell(self, **news: object) -> None:

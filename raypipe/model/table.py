@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -45,6 +45,8 @@ class TableSchema:
         version: Counts the schemas of this table, from 1.
         branches: How many UNION ALL branches feed the relation; above 1 its batches carry ``BRANCH`` and a row is
             identified by (branch, key).
+        key_only: Whether the image of a row that goes may hold nothing but its key. Known when a pipeline is planned;
+            batches do not carry it.
     """
 
     table: TableName
@@ -52,6 +54,7 @@ class TableSchema:
     key: tuple[str, ...]
     version: int = 1
     branches: int = 1
+    key_only: bool = field(default=False, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:

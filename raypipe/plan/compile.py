@@ -56,12 +56,15 @@ def compile_step(
         paths = Rewriter(text, inputs, sandbox).paths(tree)
         branch_sql = [text_of(sandbox, path.node) for path in paths]
     key, why_not = _key(paths, inputs)
+    if not key:
+        _check_whole_rows(text, paths, inputs, why_not)
     branches = _branches(paths, branch_sql, inputs, key)
     schema = TableSchema(
         table=TableName("", "", name),
         columns=columns,
         key=tuple(columns[position].name for position in key),
         branches=sum(inputs[path.relation].branches for path in paths),
+        key_only=any(inputs[path.relation].key_only for path in paths),
     )
     if schema.branches > MOST_BRANCHES:
         raise SqlError(
@@ -78,6 +81,19 @@ def compile_step(
         reason=_reason(paths, schema, why_not),
         view=_fingerprint(text, branches, schema, input_views),
     )
+
+
+def _check_whole_rows(text: StepText, paths: Sequence[Linear], inputs: Mapping[str, TableSchema], why_not: str) -> None:
+    """A view without a key takes out a row by all of its values, so somebody must tell them."""
+    for path in paths:
+        if inputs[path.relation].key_only:
+            key = ", ".join(inputs[path.relation].key)
+            raise text.problem(
+                f"{{step}} has no key, because {why_not}, and of a row of {path.relation} that goes nothing is told but"
+                f" its key ({key}); select that unchanged, or let the source tell whole rows (PostgreSQL: ALTER TABLE …"
+                " REPLICA IDENTITY FULL).",
+                None,
+            )
 
 
 def _create_inputs(sandbox: Sandbox, inputs: Mapping[str, TableSchema]) -> None:

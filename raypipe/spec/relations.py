@@ -14,7 +14,7 @@ from raypipe.spec.origin import Origin
 from raypipe.spec.problems import DocumentPath, Problem, Severity, listed, nearest
 from raypipe.spec.url import Url
 
-SOURCE_SCHEMES = ("sqlite",)
+SOURCE_SCHEMES = ("sqlite", "postgresql")
 LOG_SCHEMES = ("sqlite",)
 SINK_SCHEMES = ("delta", "duckdb", "sqlite")
 # Stores that keep rows in files by partition.

@@ -55,6 +55,10 @@ class Hold:
         self._request = replace(self._request, phase=Phase.CUT, positions=dict(positions))
         self._write()
 
+    def reached(self) -> None:
+        """Waits until the readers have reached the positions; until then the views that tell them must stay open."""
+        self._await(lambda answer: answer.cut is not None, "read its sources up to the cut")
+
     def ready(self) -> int:
         """Waits until every sink holds the cut; returns its number."""
         answer = self._await(lambda answer: answer.ready, "bring every sink to the cut")

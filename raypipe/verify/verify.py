@@ -67,6 +67,7 @@ def verify(
             }
             hold.cut({name: view.position for name, view in views.items()})
             parked = oracle.load(plan, views, lambda table, rows: observer(f"reading {table}: {rows:,} rows"))
+            hold.reached()
         observer("waiting for the sinks to reach the cut")
         number = hold.ready()
         cut = log.cut(number)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import postgres_server
 import pytest
+from postgres_database import Database
 from source_rules import RULES, Stage
 
 from raypipe.contracts import Source
 from raypipe.sources import open_source
 
-MAJORS = [major for major in postgres_server.majors() if major in (18, 15)]
 
-
-class PostgresDatabase(postgres_server.Database):
+class PostgresDatabase(Database):
     """Its tables have the replica identity FULL, with which the server tells the whole row that was."""
 
     def write(self, *statements: str) -> None:
@@ -26,15 +24,10 @@ class PostgresDatabase(postgres_server.Database):
         return open_source("shop", self.url, tables)
 
 
-@pytest.fixture(scope="module", params=MAJORS, ids=lambda major: f"postgres-{major}")
-def server(request) -> Iterator[postgres_server.Server]:
-    with postgres_server.running(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def stage(server, tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(lambda folder: PostgresDatabase(server), tmp_path)
+@pytest.fixture(params=["postgres18", "postgres15"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    server = request.getfixturevalue(request.param)
+    stage = Stage(lambda folder: PostgresDatabase(server.url), tmp_path)
     yield stage
     stage.clear()
 

@@ -1,4 +1,4 @@
-"""PostgreSQL as a source: a logical replication slot hands out changes in commit order, raypipe decodes them by column."""
+"""PostgreSQL as a source: a logical replication slot hands out changes in commit order, decoded here by column."""
 
 from raypipe.sources.postgres.source import PostgresSource
 

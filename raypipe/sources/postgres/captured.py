@@ -11,7 +11,7 @@ from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, TIME, ChangeBatch, Column,
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.decode import SentColumn, Shape, shape_of
 from raypipe.sources.postgres.events import Relation
-from raypipe.sources.postgres.schema import Table, find_tables, fingerprint
+from raypipe.sources.postgres.schema import Table, find_tables, fingerprint, path_of
 from raypipe.sources.postgres.types import TYPES_SQL, Catalog
 
 Columns = Sequence[tuple[str, int, int]]
@@ -23,10 +23,11 @@ class Captured:
     Args:
         instance: Name.
         paths: Chosen tables, as ``schema.table``.
-        session: To read the catalog with.
+        session: To read the catalog with; its address says which columns are to be carried as text.
     """
 
     def __init__(self, instance: str, paths: Sequence[str], session: Session) -> None:
+        self._as_text = text_columns(session.address.text_columns)
         self._instance = instance
         self._paths = tuple(paths)
         self._session = session
@@ -34,6 +35,8 @@ class Captured:
         self.tables: Mapping[str, Table] = find_tables(session, instance, self._paths)
         # By the relation's number in the stream; what is not in it is not captured.
         self.shapes: dict[int, Shape] = {}
+        # The newest schema that each table had, also when the table is gone.
+        self.schemas: dict[str, TableSchema] = {}
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -70,7 +73,15 @@ class Captured:
 
     def print_of(self, relation: Relation) -> str:
         """Fingerprint of the shape that a relation has from here on."""
-        return fingerprint(columns_of(relation), self.key_of(relation))
+        return self._print(f"{relation.schema}.{relation.table}", columns_of(relation), self.key_of(relation))
+
+    def print_now(self, table: Table) -> str:
+        """Fingerprint of the shape that the catalog says a table has."""
+        return self._print(table.path, table.columns, table.key)
+
+    def _print(self, path: str, columns: Columns, key: Sequence[str]) -> str:
+        names = [name for name, _, _ in columns]
+        return fingerprint(columns, key, self._as_text.get(path, frozenset()).intersection(names))
 
     def key_of(self, relation: Relation) -> tuple[str, ...]:
         """The key of a relation in the stream, in the catalog's order if it still is the catalog's."""
@@ -92,8 +103,8 @@ class Captured:
     ) -> TableSchema:
         if any(not self.catalog.knows(type_oid) for _, type_oid, _ in columns):
             self.catalog = Catalog(self._session.rows(TYPES_SQL))
-        kinds = [column.kind(self.catalog) for column in _sent(columns, table)]
-        return TableSchema(
+        kinds = [column.kind(self.catalog) for column in self.sent(f"{schema}.{name}", columns, table)]
+        found = TableSchema(
             table=TableName(self._instance, schema, name),
             columns=tuple(
                 Column(name=column, type=kind.type, declared=kind.declared)
@@ -101,18 +112,39 @@ class Captured:
             ),
             key=tuple(key),
             version=version,
+            key_only=bool(key) and table is not None and table.identity != "f",
         )
+        self.schemas[f"{schema}.{name}"] = found
+        return found
 
     def _shape(self, schema: TableSchema, columns: Columns, table: Table | None) -> Shape:
-        return shape_of(schema, _sent(columns, table), self.catalog)
+        path = f"{schema.table.schema}.{schema.table.table}"
+        return shape_of(schema, self.sent(path, columns, table), self.catalog)
+
+    def sent(self, path: str, columns: Columns, table: Table | None) -> list[SentColumn]:
+        """Columns of a table as the server sends them."""
+        dimensions = {field.name: field.dimensions for field in table.fields} if table is not None else {}
+        as_text = self._as_text.get(path, frozenset())
+        return [
+            SentColumn(
+                name=name,
+                type_oid=type_oid,
+                typmod=typmod,
+                dimensions=dimensions.get(name, 0),
+                as_text=name in as_text,
+            )
+            for name, type_oid, typmod in columns
+        ]
 
 
-def _sent(columns: Columns, table: Table | None) -> list[SentColumn]:
-    dimensions = {field.name: field.dimensions for field in table.fields} if table is not None else {}
-    return [
-        SentColumn(name=name, type_oid=type_oid, typmod=typmod, dimensions=dimensions.get(name, 0))
-        for name, type_oid, typmod in columns
-    ]
+def text_columns(names: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Columns to be carried as text, by ``schema.table``; given as ``table.column`` or ``schema.table.column``."""
+    found: dict[str, frozenset[str]] = {}
+    for name in names:
+        table, _, column = name.rpartition(".")
+        path = path_of(table)
+        found[path] = found.get(path, frozenset()) | {column}
+    return found
 
 
 def columns_of(relation: Relation) -> tuple[tuple[str, int, int], ...]:

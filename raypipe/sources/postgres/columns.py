@@ -1,6 +1,6 @@
 """Takes tuples apart by column: every tuple of a relation has the same columns, so all tuples advance together.
 
-For column j the kind, the length and the first bytes of all tuples are read with one gather of eight bytes each, and
+For column j the kind and the length of all tuples are read with one gather of eight bytes each, and
 that gives where column j + 1 begins. No tuple is ever looked at alone, and no value is copied until its column is made
 into an Arrow array, all at once.
 """
@@ -8,6 +8,7 @@ into an Arrow array, all at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,38 +17,68 @@ import pyarrow as pa
 from raypipe.errors import Corrupt
 from raypipe.sources.postgres.frames import Bytes, Places, words
 
-NULL, UNCHANGED, TEXT, BINARY = b"nutb"
+NULL, UNCHANGED, TEXT, BINARY = range(4)
+
+# A cell is one number, so that moving cells is moving one array: the place of its first byte, what it is, its size.
+# A buffer holds less than 2 GiB and a value less than 1 GiB; NULL is 0.
+_FIRST_BITS, _KIND_BITS = 32, 30
+_SIZE = (1 << _KIND_BITS) - 1
+_LETTERS = np.full(256, 255, np.uint8)
+_LETTERS[list(b"nutb")] = [NULL, UNCHANGED, TEXT, BINARY]
+_TEXT_LETTER = ord("t")
 
 Mask = npt.NDArray[np.bool_]
-Kinds = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Cells:
     """One column of many rows, where it lies in a buffer.
 
     Attributes:
         buffer: With at least eight bytes after every cell.
-        first: Where each value begins; any place where there is none.
-        size: Its bytes; 0 where there is none.
-        kind: ``n`` (NULL), ``u`` (unchanged, not sent), ``t`` (text) or ``b`` (binary).
-        present: Where there is a value; None if everywhere.
+        code: Of each cell.
     """
 
     buffer: Bytes
-    first: Places
-    size: Places
-    kind: Kinds
-    present: Mask | None
+    code: Places
+
+    @staticmethod
+    def of(buffer: Bytes, first: Places, size: Places, kind: int, present: Mask | None = None) -> Cells:
+        """Cells of one kind, NULL where they are not present."""
+        code = first << _FIRST_BITS | size | kind << _KIND_BITS
+        return Cells(buffer, code if present is None else np.where(present, code, 0))
 
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.code)
+
+    @cached_property
+    def first(self) -> Places:
+        """Where each value begins; 0 where there is none."""
+        return self.code >> _FIRST_BITS
+
+    @cached_property
+    def size(self) -> Places:
+        """Bytes of each value; 0 where there is none."""
+        return self.code & _SIZE
+
+    @cached_property
+    def present(self) -> Mask | None:
+        """Where there is a value; None if everywhere."""
+        present: Mask = self.code & 1 << _KIND_BITS + 1 != 0
+        return None if present.all() else present
+
+    def is_kind(self, kind: int) -> Mask:
+        """Which cells are of a kind."""
+        mask: Mask = self.code >> _KIND_BITS & 3 == kind
+        return mask
 
     @property
     def format(self) -> int:
-        """``t`` or ``b``: a stream sends a type in one of them; ``t`` if there is no value at all."""
-        kinds = self.kind if self.present is None else self.kind[self.present]
-        return int(kinds[0]) if len(kinds) else TEXT
+        """``TEXT`` or ``BINARY``: a stream sends a type in one of them; ``TEXT`` if there is no value at all."""
+        if not len(self):
+            return TEXT
+        place = 0 if self.present is None else int(self.present.argmax())
+        return max(int(self.code[place]) >> _KIND_BITS & 3, TEXT)
 
     def bitmap(self) -> pa.Buffer | None:
         """Arrow's validity bitmap."""
@@ -55,29 +86,21 @@ class Cells:
 
     def only(self, keep: Mask) -> Cells:
         """The same cells with NULL where they are not to be kept."""
-        present = keep if self.present is None else keep & self.present
-        return Cells(
-            buffer=self.buffer,
-            first=self.first,
-            size=np.where(present, self.size, 0),
-            kind=np.where(keep, self.kind, np.uint8(NULL)),
-            present=present,
-        )
+        return Cells(self.buffer, np.where(keep, self.code, 0))
 
     def at(self, places: Places) -> Cells:
         """The cells at some places, in that order."""
-        return Cells(
-            buffer=self.buffer,
-            first=self.first[places],
-            size=self.size[places],
-            kind=self.kind[places],
-            present=None if self.present is None else self.present[places],
+        return Cells(self.buffer, self.code[places])
+
+    def without(self, front: int, back: int = 0) -> Cells:
+        """The values without some bytes in front and at the back; one that has no more than these is left empty."""
+        return Cells.of(
+            self.buffer, self.first + front, np.maximum(self.size - front - back, 0), self.format, self.present
         )
 
-    def lead(self) -> Kinds:
+    def lead(self) -> npt.NDArray[np.uint8]:
         """The first byte of each value; 0 where there is none."""
-        lead: Kinds = self.buffer[self.first]
-        return lead if self.present is None and self.size.all() else np.where(self.size > 0, lead, np.uint8(0))
+        return np.where(self.size > 0, self.buffer[self.first], np.uint8(0))
 
 
 def walk(buffer: Bytes, tuples: Places, columns: int) -> tuple[list[Cells], Places]:
@@ -100,22 +123,23 @@ def walk(buffer: Bytes, tuples: Places, columns: int) -> tuple[list[Cells], Plac
 
 
 def _walk(buffer: Bytes, cursor: Places, columns: int) -> tuple[list[Cells], Places]:
-    heads, found = words(buffer, "<u8"), []
+    heads, found = words(buffer, "<i8"), []
     for _ in range(columns):
         head = heads[cursor].byteswap(inplace=True)
-        kind = (head >> np.uint64(56)).astype(np.uint8)
-        size = ((head >> np.uint64(24)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        present = (kind == TEXT) | (kind == BINARY)
-        first = cursor + 5
-        if present.all():
-            found.append(Cells(buffer=buffer, first=first, size=size, kind=kind, present=None))
-            cursor = first + size
+        letter = head >> 56
+        size = head >> 24 & 0xFFFFFFFF
+        cursor = cursor + 5
+        if (letter == _TEXT_LETTER).all():
+            found.append(Cells(buffer, cursor << _FIRST_BITS | size | TEXT << _KIND_BITS))
+            cursor += size
             continue
-        if not (present | (kind == NULL) | (kind == UNCHANGED)).all():
+        kind = _LETTERS[letter & 0xFF].astype(np.int64)
+        if (kind > BINARY).any():
             raise _broken("has a column of an unknown kind")
-        size[~present] = 0
-        found.append(Cells(buffer=buffer, first=np.where(present, first, 0), size=size, kind=kind, present=present))
-        cursor = np.where(present, first + size, cursor + 1)
+        present = kind >= TEXT
+        code = cursor << _FIRST_BITS | size
+        found.append(Cells(buffer, np.where(present, code, 0) | kind << _KIND_BITS))
+        cursor += np.where(present, size, -4)
     return found, cursor
 
 
@@ -140,22 +164,11 @@ def walk_copied(buffer: Bytes, tuples: Places, columns: int) -> tuple[list[Cells
             first = cursor + 4
             if (size < -1).any():
                 raise _broken("has a column of a negative length")
+            if (size > _SIZE).any():
+                raise _broken("is longer than its message")
             present = size >= 0
-            if present.all():
-                kind = np.full(len(size), BINARY, np.uint8)
-                found.append(Cells(buffer=buffer, first=first, size=size, kind=kind, present=None))
-                cursor = first + size
-                continue
             size[~present] = 0
-            found.append(
-                Cells(
-                    buffer=buffer,
-                    first=np.where(present, first, 0),
-                    size=size,
-                    kind=np.where(present, np.uint8(BINARY), np.uint8(NULL)),
-                    present=present,
-                )
-            )
+            found.append(Cells.of(buffer, first, size, BINARY, None if present.all() else present))
             cursor = first + size
     except IndexError:
         raise _broken("is longer than its message") from None
@@ -179,17 +192,22 @@ def gathered(cells: Cells, kind: pa.DataType) -> pa.Array:
     whatever lies between, without a copy; taking the even ones is one pass in C++, 11 ns a value.
     """
     count = len(cells)
-    wide = len(cells.buffer) > 2**31 - 1
-    bounds = np.empty(2 * count + 1, np.int64 if wide else np.int32)
+    bounds = np.empty(2 * count + 1, np.int32)
     bounds[0:-1:2] = cells.first
     np.add(cells.first, cells.size, out=bounds[1::2], casting="unsafe")
     bounds[-1] = len(cells.buffer)
-    large = pa.large_binary() if wide else pa.binary()
-    every = pa.Array.from_buffers(large, 2 * count, [None, pa.py_buffer(bounds), pa.py_buffer(cells.buffer)])
-    taken = every.take(pa.array(np.arange(0, 2 * count, 2)))
-    if wide:
-        taken = taken.cast(pa.binary())
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(cells.buffer)]
+    taken = pa.Array.from_buffers(pa.binary(), 2 * count, buffers).take(_even(count))
     return pa.Array.from_buffers(kind, count, [cells.bitmap(), *taken.buffers()[1:]])
+
+
+def _even(count: int) -> pa.Array:
+    return _even_below(1 << max(count - 1, 1).bit_length()).slice(0, count)
+
+
+@lru_cache(maxsize=32)
+def _even_below(count: int) -> pa.Array:
+    return pa.array(np.arange(0, 2 * count, 2, dtype=np.uint32))
 
 
 def _broken(how: str) -> Corrupt:

@@ -12,17 +12,15 @@ import ssl
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from raypipe.errors import Kind, MissingExtra, RaypipeError, SchemaMismatch, Unavailable
+from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.types import SETTINGS
 
 if TYPE_CHECKING:
     from pg8000.core import CoreConnection
 
-CONNECT_TIMEOUT_S = 10.0
 # One statement on the catalog takes milliseconds; a server that is silent for this long is reported as away.
 ANSWER_TIMEOUT_S = 60.0
 # A server notices that a reader is gone after this; a reader that only waits for its log is kept for as long.
@@ -34,109 +32,6 @@ _OWN_SETTINGS: Mapping[str, str] = {
     "row_security": "off",  # rows hidden from us are then an error, never silently left out
     "lock_timeout": "5s",  # behind somebody's ALTER TABLE; the next poll tries again
 }
-
-_OPTIONS = frozenset(
-    {"slot", "publication", "failover", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout"}
-)
-_SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
-_OPTION_NAMES = ", ".join(sorted(_OPTIONS))
-_SLOT_NAME = re.compile(r"[a-z0-9_]{1,63}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where a database is and how it is read, as its URL says.
-
-    Attributes:
-        host: Name, address, or the folder of a Unix socket.
-        port: Of the server.
-        user: To connect as.
-        password: Empty if there is none.
-        database: Its name.
-        slot: Replication slot that keeps our place.
-        publication: That names the captured tables.
-        failover: Ask the server (17 and later) to keep the slot on its standbys too.
-        sslmode: As libpq has it.
-        sslrootcert: File with the certificates to trust.
-        sslcert: File with our certificate.
-        sslkey: File with its key.
-        connect_timeout_s: For connecting.
-    """
-
-    host: str
-    port: int
-    user: str
-    password: str = field(repr=False)
-    database: str
-    slot: str
-    publication: str
-    failover: bool = False
-    sslmode: str = "prefer"
-    sslrootcert: str = ""
-    sslcert: str = ""
-    sslkey: str = ""
-    connect_timeout_s: float = CONNECT_TIMEOUT_S
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}/{self.database}"
-
-
-def parse_address(instance: str, url: str, pipeline: str = "") -> Address:
-    """Reads ``postgresql://user:password@host:port/database?option=value``.
-
-    Slot and publication are named after pipeline and instance unless the URL names them.
-
-    Raises:
-        RaypipeError: what is missing, or no known option.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 5432
-    except ValueError as error:
-        raise _bad_url(instance, "its port is no number") from error
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(options.keys() - _OPTIONS - {"host"})
-    if unknown:
-        raise _bad_url(instance, f"it has no option {unknown[0]}", f"Options: {_OPTION_NAMES}.")
-    user, database = unquote(parts.username or ""), unquote(parts.path.lstrip("/"))
-    if not user or not database:
-        raise _bad_url(instance, "it names no user" if not user else "it names no database")
-    mode = options.get("sslmode", "prefer")
-    if mode not in _SSL_MODES:
-        raise _bad_url(instance, f"sslmode cannot be {mode}", f"Modes: {', '.join(_SSL_MODES)}.")
-    slot = options.get("slot", "_".join(filter(None, ("raypipe", pipeline, instance))).lower()[:63])
-    if not _SLOT_NAME.fullmatch(slot):
-        raise _bad_url(instance, "its slot is no name that PostgreSQL allows", "Use a-z, 0-9 and _, 63 at most.")
-    return Address(
-        host=options.get("host") or unquote(parts.hostname or "localhost"),
-        port=port,
-        user=user,
-        password=unquote(parts.password or ""),
-        database=database,
-        slot=slot,
-        publication=options.get("publication", slot),
-        failover=options.get("failover", "false").lower() in ("1", "true", "yes", "on"),
-        sslmode=mode,
-        sslrootcert=options.get("sslrootcert", ""),
-        sslcert=options.get("sslcert", ""),
-        sslkey=options.get("sslkey", ""),
-        connect_timeout_s=_seconds(instance, options.get("connect_timeout")),
-    )
-
-
-def _seconds(instance: str, text: str | None) -> float:
-    try:
-        return CONNECT_TIMEOUT_S if text is None else max(0.1, float(text))
-    except ValueError as error:
-        raise _bad_url(instance, "connect_timeout is no number of seconds") from error
-
-
-def _bad_url(instance: str, why: str, remedy: str = "") -> RaypipeError:
-    return RaypipeError(
-        f"The URL of source {instance!r} cannot be used: {why}.",
-        kind=Kind.PIPELINE_FILE,
-        remedy=remedy or "Write postgresql://user:${env:PASSWORD}@host:5432/database.",
-    )
 
 
 def quoted(name: str) -> str:
@@ -171,6 +66,7 @@ class Session:
         self.address = address
         self._connection = _connect(address, purpose, replication)
         self._connection._usock.settimeout(answer_timeout_s)
+        notice_dead_peers(self._connection._usock)
         self.answer_timeout_s = answer_timeout_s
 
     def rows(self, sql: str) -> list[list[Any]]:
@@ -198,14 +94,13 @@ class Session:
         self.rows(sql)
 
     @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """One read-only transaction that sees the database at one moment."""
-        self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    def patient(self, timeout_s: float) -> Iterator[None]:
+        """Inside, one statement may be silent for this long."""
+        self._connection._usock.settimeout(timeout_s)
         try:
             yield
         finally:
-            with suppress(RaypipeError):
-                self.run("ROLLBACK")
+            self._connection._usock.settimeout(self.answer_timeout_s)
 
     def begin_copy(self, sql: str) -> tuple[socket.socket, bytes]:
         """Sends a statement that answers with a stream (COPY, START_REPLICATION).
@@ -259,6 +154,20 @@ class Session:
             self._connection._usock.close()
 
 
+def notice_dead_peers(sock: socket.socket) -> None:
+    """Has the kernel end a connection whose other side is gone: after a minute, not after hours."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 20),
+        (socket.TCP_KEEPINTVL, 10),
+        (socket.TCP_KEEPCNT, 4),
+        (socket.TCP_USER_TIMEOUT, 60_000),
+    ):
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def _received(sock: socket.socket) -> bytes:
     part = sock.recv(1 << 16)
     if not part:
@@ -277,39 +186,64 @@ def _server_error(payload: bytes) -> Exception:
 def _connect(address: Address, purpose: str, replication: bool) -> CoreConnection:
     try:
         from pg8000.core import CoreConnection
-        from pg8000.exceptions import InterfaceError
     except ImportError:
         raise MissingExtra.of("postgres", "Reading PostgreSQL") from None
 
     settings = {**SETTINGS, **_OWN_SETTINGS}
     if replication:
         settings["wal_sender_timeout"] = SENDER_TIMEOUT
-    way = {"unix_sock": f"{address.host}/.s.PGSQL.{address.port}"} if address.host.startswith("/") else {}
-
-    def connected(context: ssl.SSLContext | bool) -> CoreConnection:
-        return CoreConnection(
-            address.user,
-            host=address.host,
-            port=address.port,
-            database=address.database,
-            password=address.password or None,
-            ssl_context=context,
-            timeout=address.connect_timeout_s,
-            application_name=f"raypipe {purpose} {address.slot}"[:63],
-            replication="database" if replication else None,
-            startup_params=settings,
-            **way,
-        )
-
     with answers(address):
-        if way or address.sslmode == "disable":
-            return connected(False)
+        sock = _socket(address)
         try:
-            return connected(_ssl_context(address))
-        except InterfaceError as error:
-            if address.sslmode != "prefer" or _REFUSES not in str(error):
-                raise
-            return connected(False)
+            return CoreConnection(
+                address.user,
+                sock=sock,
+                database=address.database,
+                password=address.password or None,
+                ssl_context=False,
+                application_name=f"raypipe {purpose} {address.slot}"[:63],
+                replication="database" if replication else None,
+                startup_params=settings,
+            )
+        except BaseException:
+            sock.close()  # the library leaves that to the garbage collector
+            raise
+
+
+def _socket(address: Address) -> socket.socket:
+    """Connected, and encrypted if that is wanted (https://www.postgresql.org/docs/current/protocol-flow.html)."""
+    if address.host.startswith("/"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(address.connect_timeout_s)
+    else:
+        try:
+            sock = socket.create_connection((address.host, address.port), address.connect_timeout_s)
+        except OSError as error:
+            raise Unavailable(f"The PostgreSQL server {address} does not answer.", cause=error) from error
+    try:
+        if sock.family == socket.AF_UNIX:
+            sock.connect(f"{address.host}/.s.PGSQL.{address.port}")
+            return sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if address.sslmode == "disable":
+            return sock
+        sock.sendall(struct.pack("!ii", 8, _SSL_REQUEST))
+        answer = sock.recv(1)
+        if answer == b"S":
+            return _ssl_context(address).wrap_socket(sock, server_hostname=address.host)
+        if not answer:
+            raise ConnectionResetError("the server closed the connection")
+        if address.sslmode != "prefer":
+            raise RaypipeError(
+                f"The server {address} offers no encryption.",
+                kind=Kind.PIPELINE_FILE,
+                remedy="Turn ssl on in the server, or write sslmode=prefer into the source's URL.",
+            )
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _ssl_context(address: Address) -> ssl.SSLContext:
@@ -335,8 +269,7 @@ def _ssl_context(address: Address) -> ssl.SSLContext:
     return context
 
 
-# What pg8000 says of a server without TLS.
-_REFUSES = "Server refuses SSL"
+_SSL_REQUEST = 80877103
 _PRIVILEGES = "See 'Privileges' in docs/how-to/source-postgres.md for the exact GRANTs."
 
 
@@ -364,12 +297,6 @@ def answers(address: Address) -> Iterator[None]:
             cause=error,
         ) from error
     except InterfaceError as error:
-        if _REFUSES in str(error):
-            raise RaypipeError(
-                f"The server {address} offers no encryption.",
-                kind=Kind.PIPELINE_FILE,
-                remedy="Turn ssl on in the server, or write sslmode=prefer into the source's URL.",
-            ) from error
         if "authentication" in str(error).lower():
             raise _not_let_in(address, error) from error
         raise Unavailable(f"The PostgreSQL server {address} does not answer.", cause=error) from error

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-
 from raypipe.model import TableSchema
+from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured, read_batch
-from raypipe.sources.postgres.connect import Address, Session, literal
+from raypipe.sources.postgres.connect import Session, literal
 from raypipe.sources.postgres.copying import Copied, copy_rows, select_chunk, select_rows
 from raypipe.sources.postgres.decode import Shape
 from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gathering import Gathered
 from raypipe.sources.postgres.keys import as_text
-from raypipe.sources.postgres.misfits import require_fitting
+from raypipe.sources.postgres.parking import add_fitting
 from raypipe.sources.postgres.position import Chunk, Load, Moment, Position, lsn_of
 from raypipe.sources.postgres.schema import Table
 from raypipe.sources.postgres.snapshot import await_moment
@@ -109,11 +109,11 @@ class Copier:
                     or (copied and gathered.bytes >= max_bytes)
                 ):
                     continue
-                tables[path] = evolution.known_as(path, table.print, tables.get(path))
+                tables[path] = evolution.known_as(path, self._captured.print_now(table), tables.get(path))
                 shape = self._captured.shape(table, tables[path].version)
                 if table.key:
                     room = max(max_bytes - gathered.bytes, 1)
-                    copied[path] = self._chunk(session, table, load, position, shape, gathered, room, seen)
+                    copied[path], position = self._chunk(session, table, load, position, shape, gathered, room, seen)
                 elif not copied:
                     parts = copy_rows(session, select_rows(table, shape), shape)
                     self._whole = _Whole(path=path, schema=shape.schema, parts=parts, seen=seen)
@@ -145,13 +145,14 @@ class Copier:
         gathered: Gathered,
         room: int,
         seen: Moment,
-    ) -> Load:
+    ) -> tuple[Load, Position]:
         limit = max(1, min(CHUNK_ROWS, room // self._bytes_of_row(table)))
         rows, whole = 0, True
         before = gathered.bytes
         last: list[str] = list(load.cursor)
         for part in copy_rows(session, select_chunk(table, shape, load.cursor, limit), shape, gulp_bytes(room)):
-            last = self._gather(part, table, shape.schema, position, gathered)
+            position = self._gather(part, shape.schema, position, gathered)
+            last = self._last_key(part, table, shape.schema)
             rows += len(part.columns[0])
             if gathered.bytes - before > max(TOO_LARGE * room, GULP_BYTES):
                 whole = False  # what the server still sends is left to a closed connection
@@ -159,19 +160,15 @@ class Copier:
                 break
         if rows:
             self._row_bytes[table.path] = max(1, (gathered.bytes - before) // rows)
-        return Load(
-            cursor=tuple(last),
-            rows=load.rows + rows,
-            since=load.since,
-            chunk=Chunk(low=load.cursor, seen=seen, until=0, last=whole and rows < limit),
-        )
+        chunk = Chunk(low=load.cursor, seen=seen, until=0, last=whole and rows < limit)
+        return Load(cursor=tuple(last), rows=load.rows + rows, since=load.since, chunk=chunk), position
 
-    def _gather(
-        self, part: Copied, table: Table, schema: TableSchema, position: Position, gathered: Gathered
-    ) -> list[str]:
-        """Adds rows to the piece; returns the key of the last one."""
-        require_fitting(part.misfits, schema)
-        gathered.add(read_batch(schema, part.columns, position.load_commit, position.load_ordinal + 1))
+    def _gather(self, part: Copied, schema: TableSchema, position: Position, gathered: Gathered) -> Position:
+        """Adds rows to the piece."""
+        batch = read_batch(schema, part.columns, position.load_commit, position.load_ordinal + 1)
+        return add_fitting(gathered, position, batch, part.misfits)
+
+    def _last_key(self, part: Copied, table: Table, schema: TableSchema) -> list[str]:
         columns = dict(zip(schema.names, part.columns, strict=True))
         return [str(as_text(columns[name].slice(len(columns[name]) - 1))[0].as_py()) for name in table.key]
 
@@ -187,8 +184,7 @@ class Copier:
         load = position.loading[whole.path]
         try:
             for part in whole.parts:
-                require_fitting(part.misfits, whole.schema)
-                gathered.add(read_batch(whole.schema, part.columns, position.load_commit, position.load_ordinal + 1))
+                position = self._gather(part, whole.schema, position, gathered)
                 load = replace(load, rows=load.rows + len(part.columns[0]))
                 if gathered.bytes >= max_bytes:
                     return replace(position, loading={**position.loading, whole.path: load})

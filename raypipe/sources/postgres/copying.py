@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,6 @@ from raypipe.sources.postgres.wire import CopyStream
 
 # A server that sends nothing for this long while it copies is taken for dead; a sort before the first row takes time.
 SILENT_S = 300.0
-# First byte of a row's message: the high byte of its number of columns.
-_ROW_MARK = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ def copy_rows(session: Session, sql: str, shape: Shape, gulp_bytes: int = 4 << 2
         Unavailable: the server went silent or away.
     """
     sock, leftover = session.begin_copy(f"COPY ({sql}) TO STDOUT (FORMAT binary)")
-    stream = CopyStream(sock, leftover=leftover, mark=_ROW_MARK)
+    stream = CopyStream(sock, leftover=leftover, mark=struct.pack("!H", shape.sent))
     first = True
     try:
         while True:

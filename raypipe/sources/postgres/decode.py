@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from raypipe.errors import Corrupt, InvariantBroken
 from raypipe.model import ChangeBatch, Image, Op, TableSchema
-from raypipe.sources.postgres.columns import NULL, UNCHANGED, Cells, Mask, check_ends, walk, walk_copied
+from raypipe.sources.postgres.columns import UNCHANGED, Cells, Mask, check_ends, walk, walk_copied
 from raypipe.sources.postgres.events import DELETE, INSERT, UPDATE, Rows
 from raypipe.sources.postgres.frames import Bytes, Places
 from raypipe.sources.postgres.types import Catalog, PgKind
@@ -239,7 +239,7 @@ def _images(buffer: Bytes, op: npt.NDArray[np.uint8], at: Places, end: Places, s
     new_at = at.copy()
     new_at[old_rows] = old_end
     new_at = new_at[new_rows]
-    if (buffer[new_at] != _NEW).any():
+    if (new_at >= end[new_rows]).any() or (buffer[new_at] != _NEW).any():
         raise _broken("lacks the tuple that its kind of change has")
     new_cells, new_end = walk(buffer, new_at + 1, shape.sent)
     check_ends(new_end, end[new_rows])
@@ -261,73 +261,50 @@ def _paired(
     new_of_row[new_rows] = np.arange(len(new_rows))
     update = op == UPDATE
     row = np.repeat(np.arange(len(op)), 1 + update)
-    before = np.zeros(len(row), np.bool_)
-    before[:-1] = row[:-1] == row[1:]
-    of_image = op[row]
-    kinds = np.where(of_image == INSERT, np.int8(Op.INSERT), np.int8(Op.DELETE))
-    kinds[of_image == UPDATE] = Op.UPDATE_AFTER
+    last = np.cumsum(1 + update) - 1  # image of each row that is the new row, or the only one
+    before = last[update] - 1
+    kinds = np.select([op == INSERT, update], [np.int8(Op.INSERT), np.int8(Op.UPDATE_AFTER)], np.int8(Op.DELETE))[row]
     kinds[before] = Op.UPDATE_BEFORE
-    goes = before | (of_image == DELETE)
-    image = np.where(goes & (letter[row] != _OLD_ROW), np.int8(Image.KEY), np.int8(Image.FULL))
-    from_old = goes & (old_of_row[row] >= 0)
-    tuples = np.where(from_old, old_of_row[row], len(old_rows) + new_of_row[row])
+    image = np.zeros(len(row), np.int8)
+    first = last - update  # image that is the old row, if there is one
+    goes = op != INSERT
+    image[first[goes]] = np.where(letter[goes] == _OLD_ROW, np.int8(Image.FULL), np.int8(Image.KEY))
     # An update without an old tuple: its before image is read from the new tuple, and only its key is.
-    borrowed = goes & ~from_old
+    borrowed = np.flatnonzero(update[new_rows] & (old_of_row[new_rows] < 0))
+    borrowing = first[new_rows[borrowed]]
     key_places = {shape.places[shape.schema.names.index(name)] for name in shape.schema.key}
+    whole_old_rows = bool((letter[old_rows] == _OLD_ROW).any())
     cells, absent = [], {}
     for place in range(shape.sent):
         new_column = _completed(old[1][place], new[1][place], old_of_row[new_rows], letter[new_rows])
-        column = _joined(old[1][place], new_column).at(tuples)
-        if place not in key_places:
-            key_only = image == Image.KEY
-            column = column.only(~key_only) if key_only.any() else column
-        gaps = column.kind == UNCHANGED
+        code = np.zeros(len(row), np.int64)
+        code[last[new_rows]] = new_column.code
+        gaps = new_column.is_kind(UNCHANGED)
         if gaps.any():
-            if (gaps & (goes | borrowed)).any():
+            if gaps[op[new_rows] == INSERT].any():
+                raise _broken("leaves out a value where there is no other row to have it from")
+            absent[place] = np.zeros(len(row), np.bool_)
+            absent[place][last[new_rows]] = gaps
+        if place in key_places:
+            code[first[old_rows]] = old[1][place].code
+            code[borrowing] = new_column.code[borrowed]
+            if gaps[borrowed].any():
                 raise _broken("does not tell the key of a row that it changes")
-            absent[place] = gaps
-        cells.append(column)
+        elif whole_old_rows:
+            code[first[old_rows]] = np.where(letter[old_rows] == _OLD_ROW, old[1][place].code, 0)
+        cells.append(Cells(new_column.buffer, code))
     return _Images(row=row, op=kinds, image=_partial(image, absent), cells=cells, absent=_absent(absent, shape, row))
 
 
 def _completed(old: Cells, new: Cells, old_of_new: Places, letter: npt.NDArray[np.uint8]) -> Cells:
     """New values that were left out as unchanged, taken from the old tuple where it has them."""
-    gaps = new.kind == UNCHANGED
+    gaps = new.is_kind(UNCHANGED)
     if not gaps.any() or not len(old):
         return new
-    sources = np.maximum(old_of_new, 0)
+    codes = old.code[np.maximum(old_of_new, 0)]
     # An old row has every column; an old key has the others as NULL, which they need not be.
-    known = gaps & (old_of_new >= 0) & ((letter == _OLD_ROW) | (old.kind[sources] != NULL))
-    if not known.any():
-        return new
-    from_old = old.at(sources)
-    kind = np.where(known, from_old.kind, new.kind)
-    return Cells(
-        buffer=new.buffer,
-        first=np.where(known, from_old.first, new.first),
-        size=np.where(known, from_old.size, new.size),
-        kind=kind,
-        present=(kind != NULL) & (kind != UNCHANGED),
-    )
-
-
-def _joined(old: Cells, new: Cells) -> Cells:
-    if not len(old):
-        return new
-    present = None
-    if old.present is not None or new.present is not None:
-        present = np.concatenate([_mask(old), _mask(new)])
-    return Cells(
-        buffer=new.buffer,
-        first=np.concatenate([old.first, new.first]),
-        size=np.concatenate([old.size, new.size]),
-        kind=np.concatenate([old.kind, new.kind]),
-        present=present,
-    )
-
-
-def _mask(cells: Cells) -> Mask:
-    return np.ones(len(cells), np.bool_) if cells.present is None else cells.present
+    known = gaps & (old_of_new >= 0) & ((letter == _OLD_ROW) | (codes != 0))
+    return Cells(new.buffer, np.where(known, codes, new.code))
 
 
 def _partial(image: npt.NDArray[np.int8], absent: Mapping[int, Mask]) -> npt.NDArray[np.int8]:
@@ -346,7 +323,7 @@ def _absent(absent: Mapping[int, Mask], shape: Shape, row: Places) -> Mask | Non
 
 def _no_gaps(cells: Sequence[Cells]) -> None:
     for column in cells:
-        if column.present is not None and (column.kind == UNCHANGED).any():
+        if column.is_kind(UNCHANGED).any():
             raise _broken("leaves out a value where there is no other row to have it from")
 
 

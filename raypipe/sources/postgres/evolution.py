@@ -43,7 +43,6 @@ class Evolution:
         self._versions: dict[tuple[str, str], int] = {}  # of each shape of a table that was seen
         self._harmless: set[tuple[str, str]] = set()  # shapes that need no rows again
         self._again: set[str] = set()  # tables whose rows are needed again, told by the next look
-        self._schemas: dict[str, TableSchema] = {}
         self._oids: dict[str, int] = {path: table.oid for path, table in captured.tables.items()}
         self.wants_look = False
 
@@ -59,7 +58,7 @@ class Evolution:
 
     def last_schema(self, path: str, known: Known | None) -> TableSchema | None:
         """The schema of a table that is gone, None if nothing of it ever went into the log."""
-        return self._schemas.get(path) if known is not None else None
+        return self._captured.schemas.get(path) if known is not None else None
 
     def follow(self, relation: Relation, position: Position) -> tuple[Position, dict[str, int]]:
         """Takes a Relation message; returns the position with the version, and tables to be loaded again."""
@@ -69,14 +68,17 @@ class Evolution:
         known = position.tables.get(path)
         fingerprint = self._captured.print_of(relation)
         table = self._captured.tables.get(path)
-        if known is not None and known.print != fingerprint and (table is None or table.print != fingerprint):
+        if (
+            known is not None
+            and known.print != fingerprint
+            and (table is None or self._captured.print_now(table) != fingerprint)
+        ):
             self._again |= self._classify(self._captured.look())
             self.wants_look = True
             fingerprint = self._captured.print_of(relation)
         first_seen = (path, fingerprint) not in self._versions
         now = self.known_as(path, fingerprint, known)
-        shape = self._captured.follow(relation, now.version)
-        self._schemas[path] = shape.schema
+        self._captured.follow(relation, now.version)
         if known is None or now == known:
             return position, {}
         position = _with_known(position, path, now)
@@ -121,12 +123,10 @@ class Evolution:
             old = before.get(path)
             if old is None or old == table or old.oid != table.oid:
                 continue
-            if old.print == table.print and old.file == table.file:
-                continue
             if _needs_rows(old, table):
                 again.add(path)
-            elif old.print != table.print:
-                self._harmless.add((path, table.print))
+            else:
+                self._harmless.add((path, self._captured.print_now(table)))
         return again
 
 
@@ -139,9 +139,9 @@ def _needs_rows(old: Table, new: Table) -> bool:
         if known is None:
             if field.missing or old.file != new.file:
                 return True
-        elif (known.name, known.type_oid) != (field.name, field.type_oid):
-            return True
-        elif old.file != new.file and known.typmod != field.typmod:  # noqa: SIM114
+        elif (known.name, known.type_oid) != (field.name, field.type_oid) or (
+            old.file != new.file and known.typmod != field.typmod
+        ):
             return True
     return False
 

@@ -2,8 +2,8 @@
 
 A message is a byte for its kind, its length (int32, counting itself, big-endian), then its payload; where one ends the
 next begins, so the only sure way is from one to the next. Guessing first is five times as fast: nearly all messages
-are CopyData (``d``) with one same byte at the start of their payload, so all places where these two bytes stand are
-taken by comparing whole buffers. A guess counts only if the message before it ends exactly there, so what is found is
+are CopyData (``d``) whose payload begins the same way, so all places where these bytes stand are taken by comparing
+whole buffers. A guess counts only if the message before it ends exactly there, so what is found is
 what hopping would find, whatever the rows contain.
 """
 
@@ -36,14 +36,14 @@ def words(buffer: Bytes, dtype: str) -> npt.NDArray[Any]:
     return np.ndarray(shape=(len(buffer) - size + 1,), dtype=dtype, buffer=buffer, strides=(1,))
 
 
-def find_messages(buffer: Bytes, first: int, end: int, mark: int) -> tuple[Places, int]:
+def find_messages(buffer: Bytes, first: int, end: int, mark: bytes) -> tuple[Places, int]:
     """The places where complete messages begin, and the place where the first incomplete one does.
 
     Args:
         buffer: With ``PADDING_BYTES`` after ``end``.
         first: Where a message begins.
         end: Where the received bytes end.
-        mark: First byte of the payload of most CopyData messages.
+        mark: How the payload of most CopyData messages begins, a byte or two.
 
     Raises:
         Corrupt: a length that cannot be.
@@ -73,9 +73,10 @@ def message_bytes(buffer: Bytes, at: int) -> int:
     return _length(buffer, at)
 
 
-def _guesses(part: Bytes, mark: int) -> Places:
-    """Where ``d`` stands, and five bytes on the mark."""
-    count = len(part) - HEADER_BYTES
+def _guesses(part: Bytes, mark: bytes) -> Places:
+    """Where ``d`` stands, five bytes on the mark, and a length below 16 MiB between them."""
+    count = len(part) - HEADER_BYTES - len(mark) + 1
+    signs = [(HEADER_BYTES + place, value) for place, value in enumerate(mark)]
     found = []
     kinds, marks = np.empty(_BLOCK_BYTES, np.bool_), np.empty(_BLOCK_BYTES, np.bool_)
     for block in range(0, count, _BLOCK_BYTES):
@@ -83,10 +84,13 @@ def _guesses(part: Bytes, mark: int) -> Places:
         if size < _BLOCK_BYTES:
             kinds = np.zeros(-(-size // 64) * 64, np.bool_)
         np.equal(part[block : block + size], _COPY_DATA, out=kinds[:size])
-        np.equal(part[block + HEADER_BYTES : block + HEADER_BYTES + size], mark, out=marks[:size])
-        np.logical_and(kinds[:size], marks[:size], out=kinds[:size])
+        for place, value in signs:
+            np.equal(part[block + place : block + place + size], value, out=marks[:size])
+            np.logical_and(kinds[:size], marks[:size], out=kinds[:size])
         found.append(_ones(kinds) + block)
-    return np.concatenate(found) if found else np.empty(0, np.int64)
+    guesses: Places = np.concatenate(found) if found else np.empty(0, np.int64)
+    plausible: Places = guesses[part[guesses + 1] == 0]
+    return plausible
 
 
 def _ones(mask: npt.NDArray[np.bool_]) -> Places:

@@ -41,15 +41,7 @@ def jsonb(cells: Cells) -> Values:
     """A version, then text."""
     if (cells.lead()[cells.size > 0] != _JSONB_VERSION).any():
         raise Corrupt("PostgreSQL sends jsonb in a version that raypipe does not know.")
-    return text(
-        Cells(
-            buffer=cells.buffer,
-            first=cells.first + 1,
-            size=np.maximum(cells.size - 1, 0),
-            kind=cells.kind,
-            present=cells.present,
-        )
-    )
+    return text(cells.without(1))
 
 
 def boolean(cells: Cells) -> Values:
@@ -196,6 +188,4 @@ def _powers(scale: int) -> npt.NDArray[np.int64]:
 
 
 def _read(cells: Cells, sent: str) -> npt.NDArray[Any]:
-    if cells.present is not None and not len(cells.buffer):
-        return np.zeros(len(cells), sent)
     return words(cells.buffer, sent)[cells.first]

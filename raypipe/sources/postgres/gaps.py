@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raypipe.errors import SourceGap
-from raypipe.sources.postgres.connect import Address, Session, literal
+from raypipe.sources.postgres.address import Address
+from raypipe.sources.postgres.connect import Session, literal
 from raypipe.sources.postgres.position import Position, lsn_of, lsn_text
 
 _NEW_LOG = "run the pipeline with a new log, which loads all tables again."
@@ -96,6 +97,18 @@ def read_slot(session: Session, address: Address) -> Slot | None:
         database=int(database or 0),
         plugin=str(plugin),
     )
+
+
+def read_kept(session: Session, address: Address) -> dict[str, int]:
+    """Bytes of the server's log that the slot has not acknowledged, and that may be written before it is lost."""
+    rows = session.rows(
+        "SELECT (pg_current_wal_lsn() - confirmed_flush_lsn)::int8, safe_wal_size FROM pg_replication_slots"
+        f" WHERE slot_name = {literal(address.slot)}"
+    )
+    if not rows:
+        return {}
+    kept, safe = rows[0]
+    return {"kept_bytes": int(kept or 0)} | ({} if safe is None else {"safe_bytes": int(safe)})
 
 
 def gap(instance: str, why: str, remedy: str = "") -> SourceGap:

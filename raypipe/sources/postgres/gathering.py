@@ -16,10 +16,12 @@ class Gathered:
     Attributes:
         batches: As they came; of one table many, if many runs of rows came.
         bytes: Of them in memory.
+        parked: Rows that this piece put into quarantine.
     """
 
     batches: list[ChangeBatch] = field(default_factory=list)
     bytes: int = 0
+    parked: int = 0
 
     def add(self, batch: ChangeBatch) -> None:
         """Appends a batch; one without rows is left out."""

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from raypipe.errors import Kind, RaypipeError, SourceGap, Unavailable
-from raypipe.sources.postgres.connect import Address, Session, literal, quoted
+from raypipe.sources.postgres.address import Address
+from raypipe.sources.postgres.connect import Session, literal, quoted
 from raypipe.sources.postgres.gaps import read_slot
 from raypipe.sources.postgres.position import lsn_of
 from raypipe.sources.postgres.schema import Table, path_of, require_tables
@@ -40,7 +41,7 @@ def install(instance: str, address: Address, tables: Sequence[str]) -> None:
     Raises:
         RaypipeError: the server does not decode logically, or the user may not do this.
     """
-    session = Session(address, "install", answer_timeout_s=SLOT_TIMEOUT_S)
+    session = Session(address, "install")
     try:
         require_logical(session)
         chosen = require_tables(session, instance, [path_of(name) for name in tables])
@@ -185,5 +186,6 @@ def make_slot(session: Session) -> int:
                 remedy="Leave failover out of the source's URL; they exist from version 17 on.",
             )
         arguments += ", false, false, true"
-    (lsn,) = session.one(f"SELECT lsn::text FROM pg_create_logical_replication_slot({arguments})")
+    with session.patient(SLOT_TIMEOUT_S):
+        (lsn,) = session.one(f"SELECT lsn::text FROM pg_create_logical_replication_slot({arguments})")
     return lsn_of(lsn)

@@ -61,7 +61,7 @@ def _up_to(session: Session, table: Table, keys: Sequence[pa.Array], bound: Sequ
     rows = session.with_texts(
         f"SELECT string_agg(CASE WHEN ({cast}) <= ({row_of(table, bound)}) THEN '1' ELSE '0' END, '' ORDER BY place)"
         f" FROM unnest({arrays}) WITH ORDINALITY AS given({', '.join(names)}, place)",
-        [_as_array(as_text(key)) for key in keys],
+        [array_of(as_text(key)) for key in keys],
     )
     found: npt.NDArray[np.bool_] = np.frombuffer(str(rows[0][0] or "").encode(), np.uint8) == ord("1")
     return found
@@ -107,7 +107,7 @@ def _hex(array: pa.Array) -> pa.Array:
     )
 
 
-def _as_array(texts: pa.Array) -> str:
+def array_of(texts: pa.Array) -> str:
     """An array literal: every element quoted, so that no character has a meaning."""
     escaped = pc.replace_substring(pc.replace_substring(texts, "\\", "\\\\"), '"', '\\"')
     return '{"' + '","'.join(escaped.to_pylist()) + '"}' if len(texts) else "{}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from raypipe.sources.postgres.columns import NULL, TEXT, Cells, Mask, gathered
+from raypipe.sources.postgres.columns import TEXT, Cells, Mask, gathered
 from raypipe.sources.postgres.frames import PADDING_BYTES, Bytes, Places
 from raypipe.sources.postgres.values import Convert, Values
 
@@ -128,8 +128,5 @@ def _elements(texts: _Texts, dimensions: int) -> tuple[Cells, Places]:
     unset = ~quoted & (size == len(_NULL_TEXT))
     for place, letter in enumerate(_NULL_TEXT.tolist()):
         unset &= data[first + place] == letter
-    first = np.where(unset, 0, first + quoted)
-    size = np.where(unset, 0, size - 2 * quoted)
-    present = None if not unset.any() else ~unset
-    kind = np.where(unset, np.uint8(NULL), np.uint8(TEXT))
-    return Cells(buffer=data, first=first, size=size, kind=kind, present=present), before
+    first, size = first + quoted, size - 2 * quoted
+    return Cells.of(data, first, size, TEXT, ~unset if unset.any() else None), before

@@ -118,9 +118,12 @@ class Position:
         timeline: Of the cluster's history.
         lsn: All transactions whose commit record begins before it were read.
         partial: Of the transaction that follows, None if nothing of it was read.
+        until: LSN before which there is no boundary: rows were completed with what stands there; 0 for none.
+        snapshot: Of a view: name by which another connection sees what it sees.
         loads: How many times at this LSN tables were emptied for a load: each stands behind the one before.
         tables: Captured by this reader, by ``schema.table``; one that is not among them has yet to be loaded.
         loading: Tables whose snapshot is unfinished.
+        parked: Tables that have had rows in quarantine since they were last loaded, and how many are known to be there.
     """
 
     system: str
@@ -129,14 +132,18 @@ class Position:
     timeline: int
     lsn: int
     partial: Partial | None = None
+    until: int = 0
+    snapshot: str = ""
     loads: int = 0
     tables: Mapping[str, Known] = field(default_factory=dict)
     loading: Mapping[str, Load] = field(default_factory=dict)
+    parked: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def boundary(self) -> bool:
         """Whether the tables stand as one moment of the source's history has them."""
-        return self.partial is None and all(load.chunk is None for load in self.loading.values())
+        settled = self.partial is None and self.lsn >= self.until
+        return settled and all(load.chunk is None for load in self.loading.values())
 
     @property
     def load_commit(self) -> int:
@@ -160,8 +167,14 @@ class Position:
         }
         if self.partial is not None:
             parts["partial"] = [lsn_text(self.partial.commit), self.partial.ordinal]
+        if self.until > self.lsn:
+            parts["until"] = lsn_text(self.until)
+        if self.snapshot:
+            parts["snapshot"] = self.snapshot
         if self.loads:
             parts["loads"] = self.loads
+        if self.parked:
+            parts["parked"] = dict(self.parked)
         if self.loading:
             parts["loading"] = {name: _load_parts(load) for name, load in self.loading.items()}
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))
@@ -176,6 +189,7 @@ class Position:
         try:
             parts = json.loads(text)
             parts["lsn"] = lsn_of(parts["lsn"])
+            parts["until"] = lsn_of(parts.get("until", "0/0"))
             parts["tables"] = {
                 name: Known(version=version, print=fingerprint)
                 for name, (version, fingerprint) in parts["tables"].items()

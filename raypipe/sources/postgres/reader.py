@@ -16,17 +16,19 @@ import pyarrow as pa
 from raypipe.contracts import Piece
 from raypipe.errors import SchemaMismatch, Unavailable
 from raypipe.model import ChangeBatch
+from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured, truncate_batch
-from raypipe.sources.postgres.connect import Address, Session
+from raypipe.sources.postgres.completing import Round
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.copier import Copier
 from raypipe.sources.postgres.decode import Decoded, decode
 from raypipe.sources.postgres.events import Keepalive, Relation, Rows, Truncate
 from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gaps import gap
 from raypipe.sources.postgres.gathering import Gathered
-from raypipe.sources.postgres.misfits import require_fitting
+from raypipe.sources.postgres.parking import add_fitting, empty
 from raypipe.sources.postgres.position import Load, Partial, Position, lsn_of
-from raypipe.sources.postgres.snapshot import Passing, Visible, passed
+from raypipe.sources.postgres.snapshot import Passing, Visible, current_moment, passed
 from raypipe.sources.postgres.stream import Stream
 
 # A poll waits this long for what is known to be there; the server may be decoding changes that are not ours.
@@ -74,12 +76,15 @@ class Reader:
         self._captured = captured
         self._evolution = Evolution(instance, session, captured)
         self._copier = Copier(address, session, captured)
+        self._address = address
+        self._round: Round | None = None
         self._visible = Visible()
         self._restart: dict[str, int] = dict.fromkeys(restart, since)
         self._told_at = time.monotonic()
         self._looked_at = time.monotonic()
         self._told = position
         self.position = position
+        self.paused = False
 
     def next_piece(self, max_bytes: int, limit: Position | None) -> Piece | None:
         """The next piece; None if there is nothing new, or nothing before the limit.
@@ -96,7 +101,7 @@ class Reader:
         gathered = Gathered()
         if self.position.boundary:
             self._begin_loads(gathered)
-            if limit is None and self.position.loading:
+            if limit is None and self.position.loading and (not self.paused or self._copier.busy):
                 self._copy(gathered, max_bytes)
         if not self._copier.busy:
             self._follow(gathered, max_bytes, limit)
@@ -110,6 +115,12 @@ class Reader:
     def close(self) -> None:
         """Releases what the reader opened itself; idempotent."""
         self._copier.close()
+        self._end_round()
+
+    def _end_round(self) -> None:
+        if self._round is not None:
+            self._round.close()
+            self._round = None
 
     # Loads
 
@@ -123,6 +134,10 @@ class Reader:
         if not self._restart:
             return
         self.position = replace(self.position, loads=self.position.loads + 1)
+        if self._restart.keys() & self.position.parked.keys():
+            since = max(self._restart.values())
+            self._restart = {**dict.fromkeys(self.position.parked, since), **self._restart}
+            self.position = empty(gathered, self.position, self._instance, None)
         loading = dict(self.position.loading)
         known = dict(self.position.tables)
         for path, since in sorted(self._restart.items()):
@@ -132,7 +147,7 @@ class Reader:
                 loading.pop(path, None)
                 known.pop(path, None)
             else:
-                known[path] = self._evolution.known_as(path, table.print, known.get(path))
+                known[path] = self._evolution.known_as(path, self._captured.print_now(table), known.get(path))
                 schema = self._captured.schema(table, known[path].version)
                 loading[path] = Load(since=since)
             if schema is not None:
@@ -160,7 +175,7 @@ class Reader:
         patience = PATIENCE_UPTO_S if limit is not None else PATIENCE_S
         deadline = time.monotonic() + patience
         asked_at = time.monotonic()
-        while self.position.lsn < goal and gathered.bytes - copied < max_bytes:
+        while self.position.lsn < self._end(goal) and gathered.bytes - copied < max_bytes:
             event = self._stream.next(ASK_EVERY_S)
             now = time.monotonic()
             if event is None:
@@ -176,12 +191,18 @@ class Reader:
             if isinstance(event, Rows):
                 self._take_rows(event, gathered, copied + max_bytes - gathered.bytes, limit)
             elif isinstance(event, Keepalive):
-                self._advance(min(event.end_lsn, limit.lsn) if limit is not None else event.end_lsn)
+                self._advance(min(event.end_lsn, self._end(limit.lsn if limit is not None else event.end_lsn)))
             elif isinstance(event, Relation):
                 self.position, restart = self._evolution.follow(event, self.position)
                 self._restart.update(restart)
             elif isinstance(event, Truncate):
                 self._truncate(event, gathered)
+        if self._round is not None and self.position.lsn >= self._round.lsn:
+            self._end_round()
+
+    def _end(self, goal: int) -> int:
+        """Where a piece ends: rows that were completed are right where their round ends, so a boundary lies there."""
+        return goal if self._round is None else self._round.lsn
 
     def _flushed(self) -> int:
         return lsn_of(self._session.one("SELECT pg_current_wal_flush_lsn()::text")[0])
@@ -197,12 +218,13 @@ class Reader:
                 raise gap(self._instance, "the transaction that was being read does not come again")
             end = int(transactions.end_row[place])
             first = int(np.searchsorted(rows.ordinal[:end], partial.ordinal))
-        if limit is not None:
-            count = int(np.searchsorted(transactions.final_lsn, limit.lsn))
+        bound = self._bound(limit)
+        if bound is not None:
+            count = int(np.searchsorted(transactions.final_lsn, bound))
             last = int(transactions.end_row[count - 1]) if count else 0
         last, cut = _fitting(rows, first, last, count, max(room, 1))
         if last > first:
-            self._add_rows(rows.slice(first, last), gathered)
+            self._add_rows(rows.slice(first, last), gathered, limit)
         ended = int(np.count_nonzero((transactions.end_row[:count] <= last) & (transactions.end_lsn[:count] > 0)))
         if ended:
             self._visible_later(transactions.xid[:ended])
@@ -213,11 +235,16 @@ class Reader:
             self.position = replace(
                 self.position, partial=Partial(commit=commit, ordinal=int(rows.ordinal[last - 1]) + 1)
             )
-        beyond = limit is not None and count < len(transactions.xid)
+        beyond = bound is not None and count < len(transactions.xid)
         if cut or beyond:
             self._stream.put_back(rows.slice(last, len(rows)))
-        if beyond and not cut and self.position.partial is None and limit is not None:
-            self._advance(limit.lsn)  # the next commit lies behind it
+        if beyond and not cut and self.position.partial is None and bound is not None:
+            self._advance(bound)  # the next commit lies behind it
+
+    def _bound(self, limit: Position | None) -> int | None:
+        """Transactions that commit from here on are left for the next piece."""
+        bounds = [each.lsn for each in (limit, self._round) if each is not None]
+        return min(bounds, default=None)
 
     def _visible_later(self, xids: np.ndarray) -> None:
         if self.position.loading or self._restart:
@@ -229,7 +256,7 @@ class Reader:
             loading = passed(self.position.loading, lsn) if self.position.loading else self.position.loading
             self.position = replace(self.position, lsn=lsn, loads=0, loading=loading)
 
-    def _add_rows(self, rows: Rows, gathered: Gathered) -> None:
+    def _add_rows(self, rows: Rows, gathered: Gathered, limit: Position | None) -> None:
         for changes in decode(rows, self._captured.shapes):
             decoded = changes
             images = decoded.rows
@@ -243,8 +270,17 @@ class Reader:
                 if not keep.all():
                     decoded = _chosen(decoded, keep)
                     images = decoded.rows
-            require_fitting(decoded.misfits, decoded.schema)
-            gathered.add(ChangeBatch(decoded.schema, images))
+            if decoded.absent is not None and decoded.absent.any():
+                decoded = self._completed(decoded, limit)
+                images = decoded.rows
+            batch = ChangeBatch(decoded.schema, images)
+            self.position = add_fitting(gathered, self.position, batch, decoded.misfits)
+
+    def _completed(self, decoded: Decoded, limit: Position | None) -> Decoded:
+        if self._round is None:
+            self._round = Round(self._instance, self._address, limit)
+            self.position = replace(self.position, until=max(self.position.until, self._round.lsn))
+        return self._round.complete(decoded, self._captured)
 
     def _truncate(self, event: Truncate, gathered: Gathered) -> None:
         partial = self.position.partial
@@ -257,12 +293,21 @@ class Reader:
             table = shape.schema.table
             path = f"{table.schema}.{table.table}"
             gathered.add(truncate_batch(shape.schema, event.final_lsn, event.ordinal + place, event.time_us))
+            if path in self.position.parked:
+                self._load_parked_again(gathered, path, event.time_us)
             if path in self.position.loading:
                 # What a chunk has of it may be older or newer: the load begins again, which costs nothing now.
                 again = Load(since=self.position.loading[path].since)
                 self.position = replace(self.position, loading={**self.position.loading, path: again})
         after = Partial(commit=event.final_lsn, ordinal=event.ordinal + len(event.oids))
         self.position = replace(self.position, partial=after)
+
+    def _load_parked_again(self, gathered: Gathered, emptied: str, time_us: int) -> None:
+        """After a TRUNCATE of a table that has rows in quarantine: the others come back into it with their loads."""
+        others = self.position.parked.keys() - {emptied}
+        self.position = empty(gathered, self.position, self._instance, time_us)
+        if others:
+            self._restart.update(dict.fromkeys(others, current_moment(self._session).xmax))
 
     # Finishing
 
@@ -281,6 +326,7 @@ class Reader:
             position=position.to_text(),
             boundary=position.boundary,
             loading=tuple(_relation(self._instance, path) for path in sorted(position.loading)),
+            parked=gathered.parked,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 
@@ -116,15 +116,11 @@ class Table:
         """Name, type and modifier of each column."""
         return tuple((field.name, field.type_oid, field.typmod) for field in self.fields)
 
-    @property
-    def print(self) -> str:
-        """Fingerprint of columns and key."""
-        return fingerprint(self.columns, self.key)
 
-
-def fingerprint(columns: Sequence[tuple[str, int, int]], key: Sequence[str]) -> str:
-    """A short text that differs when columns or key differ."""
-    return hashlib.sha256(repr((tuple(columns), tuple(key))).encode()).hexdigest()[:16]
+def fingerprint(columns: Sequence[tuple[str, int, int]], key: Sequence[str], as_text: Collection[str]) -> str:
+    """A short text that differs when columns, key, or which columns are carried as text differ."""
+    described = (tuple(columns), tuple(key), sorted(as_text))
+    return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
 
 
 def path_of(name: str) -> str:

@@ -10,9 +10,10 @@ from raypipe.contracts import Piece, SourceView
 from raypipe.errors import InvariantBroken, SchemaMismatch
 from raypipe.model import TableSchema
 from raypipe.sources.postgres import install
+from raypipe.sources.postgres.address import parse_address
 from raypipe.sources.postgres.captured import Captured
-from raypipe.sources.postgres.connect import Session, parse_address
-from raypipe.sources.postgres.gaps import Server, read_server, read_slot, require_same, require_slot
+from raypipe.sources.postgres.connect import Session
+from raypipe.sources.postgres.gaps import Server, read_kept, read_server, read_slot, require_same, require_slot
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.reader import Reader
 from raypipe.sources.postgres.schema import path_of, require_tables
@@ -73,13 +74,15 @@ class PostgresSource:
         """See ``raypipe.contracts.Source``; takes a temporary replication slot as long as it is open."""
         with exact_moment(self._address) as (session, server, lsn):
             captured = Captured(self.instance, self._paths, session)
-            yield PostgresView(self.instance, session, captured, self._position(server, lsn))
+            exported = str(session.one("SELECT pg_export_snapshot()")[0])
+            position = replace(self._position(server, lsn), snapshot=exported)
+            yield PostgresView(self.instance, session, captured, position)
 
     def open(self, position: str | None, reload: Collection[str] = ()) -> None:
         """See ``raypipe.contracts.Source``; installs the capture if the position is None."""
         self.close()
         stands = None if position is None else Position.parse(position)
-        session = Session(self._address, "control", answer_timeout_s=install.SLOT_TIMEOUT_S)
+        session = Session(self._address, "control")
         try:
             replication = Session(self._address, "reader", replication=True)
             try:
@@ -108,7 +111,7 @@ class PostgresSource:
         loading = {path: load for path, load in stands.loading.items() if path in known}
         restart = {path for path in self._paths if self._relation(path) in reload or path not in known}
         # Altered while nobody looked; and a table without a key cannot be loaded on from where it was.
-        restart |= {path for path, table in known.items() if table.print != tables[path].print}
+        restart |= {path for path, table in known.items() if table.print != captured.print_now(tables[path])}
         restart |= {path for path, load in loading.items() if not tables[path].key and load.rows and load.chunk is None}
         start = replace(stands, timeline=server.timeline, tables=known, loading=loading)
         stream = Stream(self._address, start.lsn, replication, session)
@@ -143,15 +146,23 @@ class PostgresSource:
             self.close()  # whatever was half read is read again from the log's position
             raise
 
+    def pause_loads(self, paused: bool) -> None:
+        """See ``raypipe.contracts.CanPauseLoads``; a table without a key that is being copied is copied to its end."""
+        self._require_open().reader.paused = paused
+
     def wait(self, timeout_s: float) -> None:
         """See ``raypipe.contracts.Source``; the server's own message ends the wait."""
         opened = self._require_open()
-        if not opened.reader.position.loading:
+        if opened.reader.paused or not opened.reader.position.loading:
             opened.stream.wait(timeout_s)
 
     def acknowledge(self, position: str) -> None:
         """See ``raypipe.contracts.Source``; the server forgets what lies before at its next checkpoint."""
         self._require_open().stream.acknowledge(Position.parse(position).lsn)
+
+    def kept(self) -> Mapping[str, int]:
+        """See ``raypipe.contracts.KeepsForUs``: the slot's lag, and ``safe_wal_size`` where that is bounded."""
+        return read_kept(self._require_open().session, self._address)
 
     def progress(self) -> Mapping[str, float]:
         """See ``raypipe.contracts.Source``: rows loaded, of those that the server's statistics estimate."""

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 
 from raypipe.errors import RaypipeError, Unavailable
-from raypipe.sources.postgres.connect import Address, Session, literal, meaning, quoted
-from raypipe.sources.postgres.events import Event
+from raypipe.sources.postgres.address import Address
+from raypipe.sources.postgres.connect import Session, literal, meaning, quoted
+from raypipe.sources.postgres.events import (
+    Event,
+    Keepalive,
+    Relation,
+    Rows,
+    StreamAbort,
+    StreamCommit,
+    StreamStart,
+    StreamStop,
+    Truncate,
+)
 from raypipe.sources.postgres.gaps import read_slot
 from raypipe.sources.postgres.pgoutput import Scanner
 from raypipe.sources.postgres.position import lsn_text
 from raypipe.sources.postgres.refusals import PostgresError
+from raypipe.sources.postgres.spool import Spool
 from raypipe.sources.postgres.wire import CopyStream, standby_status
 
 # The server ends a connection that is silent for wal_sender_timeout; a word every ten seconds is heard in any setting.
@@ -36,13 +49,23 @@ class Stream:
         self._address = address
         self._replication = replication
         self._waiting: deque[Event] = deque()
-        self._scanner = Scanner()
+        self._put_back: deque[Event] = deque()
+        self._committed: Iterator[Event] = iter(())
+        self._in_progress: int | None = None  # the transaction that is being sent before its commit
+        self._spool = Spool() if address.streaming else None
+        protocol = 2 if address.streaming else 1
+        self._scanner = Scanner(protocol)
         self._flushed = lsn
         self._spoke_at = time.monotonic()
         release_slot(session, address)
+        options = [
+            f"proto_version '{protocol}'",
+            f"publication_names {literal(quoted(address.publication))}",
+            "messages 'true'",
+            *(["streaming 'on'"] if address.streaming else []),
+        ]
         sock, leftover = replication.begin_copy(
-            f"START_REPLICATION SLOT {quoted(address.slot)} LOGICAL {lsn_text(lsn)}"
-            f" (proto_version '1', publication_names {literal(quoted(address.publication))}, messages 'true')"
+            f"START_REPLICATION SLOT {quoted(address.slot)} LOGICAL {lsn_text(lsn)} ({', '.join(options)})"
         )
         self._copy = CopyStream(sock, leftover=leftover)
 
@@ -52,19 +75,46 @@ class Stream:
         Raises:
             Unavailable: the connection or the server is gone.
         """
-        if not self._waiting:
-            self._receive(timeout_s)
-        return self._waiting.popleft() if self._waiting else None
+        while True:
+            if self._put_back:
+                return self._put_back.popleft()
+            event = next(self._committed, None)
+            if event is not None:
+                return event
+            if not self._waiting:
+                self._receive(timeout_s)
+            if not self._waiting:
+                return None
+            event = self._waiting.popleft()
+            if self._spool is None or not self._kept(self._spool, event):
+                return event
+
+    def _kept(self, spool: Spool, event: Event) -> bool:
+        """Whether an event is of a transaction in progress, or settles one; nobody else hears of it."""
+        match event:
+            case StreamStart():
+                self._in_progress = event.xid
+            case StreamStop():
+                self._in_progress = None
+            case StreamAbort():
+                spool.undo(event)
+            case StreamCommit():
+                self._committed = spool.commit(event)
+            case Rows() | Relation() | Truncate() if self._in_progress is not None:
+                spool.keep(self._in_progress, event)
+            case _:
+                return self._in_progress is not None and not isinstance(event, Keepalive)
+        return True
 
     def put_back(self, event: Event) -> None:
         """Makes an event, or what is left of it, the next one again."""
-        self._waiting.appendleft(event)
+        self._put_back.appendleft(event)
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for an event; tells whether there is one."""
-        if not self._waiting:
+        if not (self._waiting or self._put_back):
             self._receive(timeout_s)
-        return bool(self._waiting)
+        return bool(self._waiting or self._put_back)
 
     def acknowledge(self, lsn: int) -> None:
         """The server may forget what lies before."""
@@ -79,6 +129,8 @@ class Stream:
     def close(self) -> None:
         """Ends the connection; idempotent."""
         self._replication.close()
+        if self._spool is not None:
+            self._spool.close()
 
     def _receive(self, timeout_s: float) -> None:
         try:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raypipe.errors import InvariantBroken
+from raypipe.errors import Corrupt, InvariantBroken
 from raypipe.sources.postgres import from_binary, from_text
 from raypipe.sources.postgres.columns import BINARY, Cells
 from raypipe.sources.postgres.lists import list_from_text
@@ -96,17 +96,33 @@ class PgKind:
         """A column of the stream in whatever format it was sent.
 
         Raises:
+            Corrupt: bytes that are no value of the type.
             InvariantBroken: the stream was started in binary format although this type is not read in it.
         """
         if cells.format != BINARY:
-            return self.from_text(cells)
+            return self._converted(self.from_text, cells)
         if self.from_binary is None:
             raise InvariantBroken(f"A column of type {self.declared} was sent in binary format.", type=self.declared)
-        return self.from_binary(cells)
+        return self._converted(self.from_binary, cells)
 
     def convert_copied(self, cells: Cells) -> Values:
-        """A column of a COPY that selected ``copy_sql``."""
-        return self.from_binary(cells) if self.from_binary is not None else self.from_text(cells)
+        """A column of a COPY that selected ``copy_sql``.
+
+        Raises:
+            Corrupt: bytes that are no value of the type.
+        """
+        return self._converted(self.from_text if self.from_binary is None else self.from_binary, cells)
+
+    def _converted(self, convert: Convert, cells: Cells) -> Values:
+        try:
+            return convert(cells)
+        except (pa.ArrowInvalid, ValueError):
+            # Arrow's own words quote the value, so it must not be the cause either.
+            raise Corrupt(
+                f"PostgreSQL sent a value of type {self.declared} that cannot be read.",
+                remedy="Report this with the server's version; the column can be left out of the pipeline until then.",
+                type=self.declared,
+            ) from None
 
 
 _ANY_TEXT = "every value that is valid UTF-8, as its text"

@@ -14,12 +14,13 @@ from contextlib import contextmanager, suppress
 import pyarrow as pa
 
 from raypipe.errors import RaypipeError, SchemaMismatch
+from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured
-from raypipe.sources.postgres.connect import Address, Session
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.copying import copy_rows, select_rows
 from raypipe.sources.postgres.gaps import Server, read_server
 from raypipe.sources.postgres.install import SLOT_TIMEOUT_S
-from raypipe.sources.postgres.misfits import require_fitting
+from raypipe.sources.postgres.misfits import require_whole_keys
 from raypipe.sources.postgres.position import Position, lsn_of
 
 
@@ -57,6 +58,7 @@ class PostgresView:
     def __init__(self, instance: str, session: Session, captured: Captured, position: Position) -> None:
         self.position = position.to_text()
         self._instance = instance
+        self._parked: dict[str, int] = {}
         self._session = session
         self._captured = captured
         self._paths: Mapping[str, str] = {f"{instance}.{path.partition('.')[2]}": path for path in captured.paths}
@@ -65,17 +67,28 @@ class PostgresView:
         """See ``raypipe.contracts.SourceView``. A table that was dropped has no rows."""
         found = self._captured.tables.get(self._path(table))
         if found is None:
+            self._parked[table] = 0
             return
+        parked = 0
         shape = self._captured.shape(found, 1)
         schema = shape.schema.arrow()
         for part in copy_rows(self._session, select_rows(found, shape), shape):
-            require_fitting(part.misfits, shape.schema)
-            yield pa.RecordBatch.from_arrays(list(part.columns), schema=schema)
+            require_whole_keys(part.misfits, shape.schema)
+            batch = pa.RecordBatch.from_arrays(list(part.columns), schema=schema)
+            if part.misfits is None:
+                yield batch
+                continue
+            fits = part.misfits < 0
+            parked += int(len(fits) - fits.sum())
+            yield batch.filter(pa.array(fits))
+        self._parked[table] = parked
 
     def parked(self, table: str) -> int:
-        """See ``raypipe.contracts.SourceView``: a value that does not fit stops this source, so no row is parked."""
-        self._path(table)
-        return 0
+        """See ``raypipe.contracts.SourceView``."""
+        if table not in self._parked:
+            for _ in self.rows(table):
+                pass
+        return self._parked[table]
 
     def _path(self, table: str) -> str:
         if table not in self._paths:

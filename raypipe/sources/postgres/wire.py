@@ -31,7 +31,7 @@ _SILENT_MS = 60_000  # unacknowledged for this long: the other side is gone
 # The server's own allocation limit; a message of the protocol cannot be longer.
 _MESSAGE_BYTES = 1 << 30
 
-_XLOG_DATA = ord("w")
+_XLOG_DATA = b"w"
 _COPY_DATA, _ERROR, _DONE, _READY = b"dEcZ"
 _IGNORED = b"NSCA"  # notices, settings, the command's tag, notifications
 _STATUS = struct.Struct("!cqqqqB")
@@ -66,16 +66,17 @@ class CopyStream:
             CopyOutResponse. Non-blocking from now on.
         leftover: What somebody already read from the socket beyond that answer.
         buffer_bytes: To begin with; it grows for a message that is larger.
-        mark: First byte of most CopyData payloads.
+        mark: How most CopyData payloads begin: ``w`` in replication, the number of columns (two bytes) in a copy.
     """
 
     def __init__(
-        self, sock: socket.socket, *, leftover: bytes = b"", buffer_bytes: int = 8 << 20, mark: int = _XLOG_DATA
+        self, sock: socket.socket, *, leftover: bytes = b"", buffer_bytes: int = 8 << 20, mark: bytes = _XLOG_DATA
     ) -> None:
         self._sock = sock
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._mark = mark
-        self._reserve(max(buffer_bytes, len(leftover)))
+        self._usual_bytes = max(buffer_bytes, len(leftover))
+        self._reserve(self._usual_bytes)
         self._buffer[: len(leftover)] = np.frombuffer(leftover, np.uint8)
         self._begin, self._end = 0, len(leftover)
         self._unlooked = bool(leftover)  # what was left over may be whole messages, and all there will be
@@ -144,11 +145,14 @@ class CopyStream:
         return len(self._buffer) - PADDING_BYTES
 
     def _make_room(self) -> None:
-        """Moves the incomplete message to the front."""
-        if self._begin:
-            rest = self._end - self._begin
-            self._buffer[:rest] = self._buffer[self._begin : self._end].copy()
-            self._begin, self._end = 0, rest
+        """Moves the incomplete message to the front; gives back what a large message made the buffer grow to."""
+        rest = self._buffer[self._begin : self._end]
+        if self._room() > self._usual_bytes >= len(rest):
+            self._reserve(self._usual_bytes)
+            self._buffer[: len(rest)] = rest
+        elif self._begin:
+            self._buffer[: len(rest)] = rest.copy()
+        self._begin, self._end = 0, len(rest)
 
     def _grow(self, message: int) -> None:
         """Makes the buffer hold a message of this size and leaves room for the next ones."""
@@ -183,6 +187,7 @@ class CopyStream:
             self._failure = error_of(payload.tobytes())
         elif kind == _READY:
             self.finished = True
+            self._wake_at(1)  # whoever speaks on this socket next waits for short answers
         elif kind != _DONE and kind not in _IGNORED:
             raise Corrupt(
                 f"PostgreSQL sent a message of kind {kind} in COPY mode, where there is none.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from raypipe_shop_schemas import INPUTS
 
@@ -185,3 +187,15 @@ def test_a_mistake_on_a_later_line_has_line_column_and_caret() -> None:
 def test_the_location_stands_before_the_sentence() -> None:
     with pytest.raises(SqlError, match=r"^pipeline\.yaml:12: Step paid uses DISTINCT"):
         compile_step("paid", "SELECT DISTINCT id FROM shop.orders", INPUTS, {}, "pipeline.yaml:12")
+
+
+def test_a_view_without_a_key_is_refused_where_rows_that_go_are_told_by_their_key_alone() -> None:
+    inputs = {"shop.orders": replace(INPUTS["shop.orders"], key_only=True)}
+    with pytest.raises(SqlError) as caught:
+        compile_step("paid", "SELECT status FROM shop.orders", inputs, {}, "")
+    assert "has no key, because key column id of shop.orders is not among its columns unchanged" in caught.value.message
+    assert "REPLICA IDENTITY FULL" in str(caught.value)
+    kept = compile_step("paid", "SELECT id, status FROM shop.orders WHERE status = 'paid'", inputs, {}, "")
+    assert kept.schema.key_only
+    with pytest.raises(SqlError, match="has no key"):
+        compile_step("late", "SELECT status FROM paid", {"paid": kept.schema}, {}, "")

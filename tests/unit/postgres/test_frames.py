@@ -45,7 +45,7 @@ def test_what_is_found_is_what_hopping_finds_wherever_the_bytes_end(messages, dr
     before = draw.draw(st.binary(max_size=70))
     data = before + b"".join(messages)
     end = draw.draw(st.integers(len(before), len(data)))
-    found, after = find_messages(buffer_of(data), len(before), end, ord("w"))
+    found, after = find_messages(buffer_of(data), len(before), end, b"w")
     assert (found.tolist(), after) == hopped(data, len(before), end)
 
 
@@ -56,19 +56,19 @@ def test_long_runs_are_found_over_the_blocks_that_are_compared(seed, mean_bytes)
     sizes = random.integers(0, 2 * mean_bytes, 3_000)
     letters = np.frombuffer(b"dw\0 abc", np.uint8)
     data = b"".join(message(b"d", b"w" + random.choice(letters, size).tobytes()) for size in sizes.tolist())
-    found, after = find_messages(buffer_of(data), 0, len(data), ord("w"))
+    found, after = find_messages(buffer_of(data), 0, len(data), b"w")
     assert (found.tolist(), after) == hopped(data, 0, len(data))
 
 
 def test_a_run_is_found_whatever_stands_in_its_rows():
     data = b"".join(message(b"d", b"w" + b"d\0\0\0\x14w" * 20) for _ in range(5_000))
-    found, after = find_messages(buffer_of(data), 0, len(data), ord("w"))
+    found, after = find_messages(buffer_of(data), 0, len(data), b"w")
     assert (found.tolist(), after) == hopped(data, 0, len(data))
 
 
 def test_large_messages_are_found():
     data = b"".join(message(b"d", b"w" + bytes(size)) for size in (10_000, 3, 70_000, 0, 2_047, 2_048))
-    found, after = find_messages(buffer_of(data), 0, len(data), ord("w"))
+    found, after = find_messages(buffer_of(data), 0, len(data), b"w")
     assert (found.tolist(), after) == hopped(data, 0, len(data))
 
 
@@ -77,4 +77,4 @@ def test_large_messages_are_found():
 def test_a_length_that_cannot_be_is_corrupt(length, before):
     data = message(b"d", b"w" + bytes(40)) * before + b"d" + struct.pack("!i", length) + b"w" + bytes(100)
     with pytest.raises(Corrupt, match="cannot be"):
-        find_messages(buffer_of(data), 0, len(data), ord("w"))
+        find_messages(buffer_of(data), 0, len(data), b"w")

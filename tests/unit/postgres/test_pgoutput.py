@@ -89,16 +89,15 @@ def told(found: list[events.Event]) -> tuple[list[tuple], list[tuple]]:
                     int(transactions.time_us[number]),
                 )
             )
-        for number in range(len(transactions.xid)):
-            if transactions.end_lsn[number]:
-                commits.append(
-                    (
-                        int(transactions.xid[number]),
-                        int(transactions.end_lsn[number]),
-                        before + int(transactions.end_row[number]),
-                        transactions.origins.get(number, ""),
-                    )
-                )
+        commits += [
+            (
+                int(transactions.xid[number]),
+                int(transactions.end_lsn[number]),
+                before + int(transactions.end_row[number]),
+                transactions.origins.get(number, ""),
+            )
+            for number in transactions.end_lsn.nonzero()[0].tolist()
+        ]
     return changes, commits
 
 

@@ -3,6 +3,7 @@
 ``RAYPIPE_UPDATE=1 pytest tests/unit/sinks/test_type_round_trip.py`` writes the page again.
 """
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from raypipe.plan.model import SinkPlan
 from raypipe.sinks import open_sinks
 from raypipe.sinks.delta.types import delta_name
 from raypipe.sinks.types import STORED_TYPES, common_type, stored_type
+from raypipe.sources.postgres.types import Catalog
 from raypipe.sources.sqlite.types import kind_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "types.md"
@@ -199,6 +201,17 @@ SOURCE_DECLARATIONS = (
 )
 
 
+def postgres_types() -> list[str]:
+    """A row of the page for each declared type, as a real catalog describes it (see tests/unit/postgres/captured)."""
+    captured = json.loads((Path(__file__).parents[1] / "postgres" / "captured" / "types.json").read_text())
+    catalog = Catalog(captured["types"])
+    kinds = {
+        declared: catalog.kind_of(int(oid), int(typmod), int(dimensions))
+        for declared, oid, typmod, dimensions in captured["columns"]
+    }
+    return [f"| `{declared}` | `{kind.type}` | {kind.carried} |" for declared, kind in kinds.items()]
+
+
 def page() -> str:
     sources = [
         f"| {f'`{declared}`' if declared else 'nothing'} | `{kind_of(declared).type}` | {kind_of(declared).carried} |"
@@ -209,7 +222,7 @@ def page() -> str:
         for row in STORED_TYPES
     ]
     template = Path(__file__).with_name("types_page.md").read_text(encoding="utf-8")
-    return template.format(sources="\n".join(sources), sinks="\n".join(sinks))
+    return template.format(sources="\n".join(sources), postgres="\n".join(postgres_types()), sinks="\n".join(sinks))
 
 
 @pytest.mark.parametrize(

@@ -139,8 +139,8 @@ class Log(Protocol):
     def load_begins(self, topic: str) -> int | None:
         """Offset of the newest TRUNCATE batch still kept in a topic: where its last load began; None if forgotten.
 
-        To be compared with ``Cut.offsets[topic]``. Every partition of a topic gets every TRUNCATE, and this is its place
-        in the first, which the cut calls by the topic's own name.
+        To be compared with ``Cut.offsets[topic]``. Every partition of a topic gets every TRUNCATE, and this is its
+        place in the first, which the cut calls by the topic's own name.
         """
         ...
 
@@ -157,7 +157,7 @@ class Log(Protocol):
         ...
 
     def notes(self, prefix: str) -> Mapping[str, str]:
-        """Notes whose key begins with a prefix; what others wrote since this object was opened may take milliseconds."""
+        """Notes whose key begins with a prefix; what others write once this object is open may take milliseconds."""
         ...
 
     def close(self) -> None:

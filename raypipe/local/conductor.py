@@ -27,6 +27,7 @@ from raypipe.local.carry import Interrupted
 from raypipe.local.holds import Holds
 from raypipe.model import Claim, Committed, Cut
 from raypipe.plan.model import Plan
+from raypipe.spec.url import redact
 
 logger = logging.getLogger(__name__)
 
@@ -261,10 +262,8 @@ class Conductor:
         known = self._log.cut(cut.number)
         if known is None or (cut.log and cut.log != self._log.identity):
             raise SourceGap(
-                f"Sink {sink} holds cut {cut.number} of another log than {self._plan.log}.",
-                remedy=(
-                    "Put the old log file back, or remove the sink's tables and the log, and run again to load anew."
-                ),
+                f"Sink {sink} holds cut {cut.number} of another log than {redact(self._plan.log)}.",
+                remedy="Put the old log back, or remove the sink's tables and the log, and run again to load anew.",
                 sink=sink,
                 cut=cut.number,
             )

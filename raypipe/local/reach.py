@@ -1,4 +1,4 @@
-"""Whether the log and the sinks of a plan could be written, found out without touching them."""
+"""Whether the log and the sinks of a plan could be written, found out without changing anything."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from raypipe.errors import RaypipeError
+from raypipe.log import require_log
 from raypipe.plan.model import Plan
 from raypipe.spec import Pipeline, Problem
 from raypipe.spec.problems import DocumentPath
@@ -16,17 +18,29 @@ _FOLDER_SCHEMES = ("delta",)
 
 
 def unreachable(pipeline: Pipeline, plan: Plan) -> list[Problem]:
-    """One problem for each place that cannot be written; stores that are not files are not looked at.
+    """One problem for each place that cannot be written; sinks that are not files are not looked at.
 
     Args:
         pipeline: As the file says it, for locations.
         plan: Of it, with the URLs resolved.
     """
+    found = [(path, _hindrance(url)) for path, url in _places(plan)]
+    found.append((("log",), _log_hindrance(plan)))
     return [
         Problem(sentence=sentence, path=path, location=pipeline.location_of(*path))
-        for path, url in _places(plan)
-        if (sentence := _hindrance(url))
+        for path, sentence in found
+        if sentence
     ]
+
+
+def _log_hindrance(plan: Plan) -> str:
+    """Why a log that is a server could not be used."""
+    tables = [schema.table for instance in plan.instances for schema in instance.tables]
+    try:
+        require_log(plan.log, pipeline=plan.pipeline, tables=tables)
+    except RaypipeError as error:
+        return str(error)
+    return ""
 
 
 def _places(plan: Plan) -> Iterator[tuple[DocumentPath, str]]:

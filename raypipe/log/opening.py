@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from raypipe.codec import Compression
 from raypipe.contracts import Log
 from raypipe.errors import Kind, MissingExtra, RaypipeError
 from raypipe.log.sqlite import SqliteLog
+from raypipe.model import TableName
 
 if TYPE_CHECKING:
     from raypipe.log.kafka import KafkaLog
@@ -69,6 +71,25 @@ def log_exists(url: str, *, pipeline: str) -> bool:
     if _scheme(url) is Scheme.KAFKA:
         return _kafka().exists(url, pipeline)
     return _path(url).exists()
+
+
+def require_log(url: str, *, pipeline: str, tables: Collection[TableName]) -> None:
+    """Makes sure, within seconds and without changing anything, that a log could be used or made.
+
+    A file is not looked at: whoever opens it finds out as quickly.
+
+    Args:
+        url: As for ``open_log``.
+        pipeline: Whose log it would be.
+        tables: That it would hold.
+
+    Raises:
+        RaypipeError: the URL is wrong, or names tables that are not the pipeline's.
+        MissingExtra: the library for that kind is not installed.
+        Unavailable: the store does not answer, or would refuse.
+    """
+    if _scheme(url) is Scheme.KAFKA:
+        _kafka().require(url, pipeline, tables)
 
 
 def _scheme(url: str) -> Scheme:

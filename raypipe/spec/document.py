@@ -103,7 +103,10 @@ class Pipeline(_Section):
     """
 
     pipeline: Name = Field(description="Its name; also the prefix of its topics and of its actors.")
-    log: Url = Field(description="Where the log between readers and sinks is kept: `sqlite:///var/log.db`.")
+    log: Url = Field(
+        description="Where the log between readers and sinks is kept: `sqlite:///var/log.db`, or "
+        "`kafka://host:9092` (`kafka+sasl_ssl://user:${env:PASSWORD}@host:9092`)."
+    )
     sources: Annotated[dict[SourceName, Source], Field(min_length=1)] = Field(
         description="Databases to read from, by the name they have in SQL.",
     )

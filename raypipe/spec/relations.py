@@ -15,7 +15,7 @@ from raypipe.spec.problems import DocumentPath, Problem, Severity, listed, neare
 from raypipe.spec.url import Url
 
 SOURCE_SCHEMES = ("sqlite", "postgresql")
-LOG_SCHEMES = ("sqlite",)
+LOG_SCHEMES = ("sqlite", "kafka")
 SINK_SCHEMES = ("delta", "duckdb", "sqlite")
 # Stores that keep rows in files by partition.
 PARTITIONED_SCHEMES = ("delta",)

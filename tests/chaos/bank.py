@@ -255,9 +255,20 @@ ALL_SINKS = (
 )
 
 
-def write_pipeline(folder: Path, limits: Mapping[str, object] | None = None, sinks: str = ALL_SINKS) -> Path:
+def write_pipeline(
+    folder: Path,
+    limits: Mapping[str, object] | None = None,
+    sinks: str = ALL_SINKS,
+    log: str = "sqlite:///log.db",
+    name: str = "bank",
+) -> Path:
     """Writes the pipeline file; the bank's database lies beside it."""
     path = folder / "pipeline.yaml"
     lines = "".join(f"  {name}: {value}\n" for name, value in (limits or {}).items())
-    path.write_text(PIPELINE + "sinks:\n" + sinks + (f"limits:\n{lines}" if lines else ""))
+    path.write_text(
+        PIPELINE.replace("sqlite:///log.db", log).replace("pipeline: bank", f"pipeline: {name}")
+        + "sinks:\n"
+        + sinks
+        + (f"limits:\n{lines}" if lines else "")
+    )
     return path

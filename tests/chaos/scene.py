@@ -31,14 +31,22 @@ class Scene:
     """A bank, its pipeline file and the processes that run it."""
 
     def __init__(
-        self, folder: Path, seed: int, *, limits: Mapping[str, object] | None = None, sinks: str = ALL_SINKS
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        limits: Mapping[str, object] | None = None,
+        sinks: str = ALL_SINKS,
+        log: str = "",
+        name: str = "bank",
     ) -> None:
         self.folder = folder
         self.bank = Bank(folder / "bank.db", seed)
-        self.file = write_pipeline(folder, limits, sinks)
+        self.pipeline = name
+        self.log_url = log or f"sqlite:///{folder}/log.db"
+        self.file = write_pipeline(folder, limits, sinks, self.log_url, name)
         self._started: list[subprocess.Popen[str]] = []
         self.fired = folder / "fired"
-        self.log_url = f"sqlite:///{folder}/log.db"
 
     def plan(self) -> Plan:
         """The plan as the command line makes it."""
@@ -91,7 +99,7 @@ class Scene:
 
     def status(self) -> Status | None:
         """What the newest run last said of itself; None before the first."""
-        log = open_log(self.log_url)
+        log = open_log(self.log_url, pipeline=self.pipeline)
         try:
             text = log.notes(STATUS_NOTE).get(STATUS_NOTE)
             return Status.from_json(text) if text is not None else None

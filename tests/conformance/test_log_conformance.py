@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -458,7 +457,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-@pytest.fixture(params=["sqlite", "memory", "kafka", "kafka with 3 partitions"])
+@pytest.fixture(params=["sqlite", "memory", "kafka", "kafka with 3 partitions", "kafka with 3 partitions of json"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
     store = Store()
     opened: list[Log] = []
@@ -467,7 +466,9 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
     partitions = 3 if "3" in request.param else 1
     url = f"sqlite:///{tmp_path}/log.db"
     if kind == "kafka":
-        url = f"kafka://{os.environ['RAYPIPE_TEST_KAFKA']}?partitions={partitions}"
+        url = f"kafka://{request.getfixturevalue('kafka').bootstrap}?partitions={partitions}"
+        if "json" in request.param:
+            url += "&debezium=shop.t,shop.a,shop.b"
 
     def one_more() -> Log:
         log = MemoryLog(store) if kind == "memory" else open_log(url, pipeline=name)

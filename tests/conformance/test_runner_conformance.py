@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -10,6 +11,7 @@ from threading import Event
 import duckdb
 import pytest
 
+from cluster.services.kafka import KafkaCluster
 from raypipe.engine.status import Status
 from raypipe.local.assemble import assemble
 from raypipe.local.run import run_local
@@ -20,8 +22,8 @@ from raypipe.verify import verify
 Runner = Callable[..., Status]
 
 FILE = """\
-pipeline: suite
-log: sqlite:///log.db
+pipeline: {name}
+log: {log}
 sources:
   shop: {{url: "sqlite:///shop.db", tables: [orders, refunds]}}
 steps:
@@ -49,8 +51,10 @@ PAID = "SELECT id, customer, (amount * 100)::BIGINT AS cents FROM shop.orders WH
 class Shop:
     """A folder with a source, a pipeline file and whatever a runner makes of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, log: str = "sqlite:///log.db") -> None:
         self.folder = folder
+        self.log = log
+        self.name = f"suite{uuid.uuid4().hex[:8]}"  # a log in Kafka outlives the folder
         self.execute(
             "CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT, amount DECIMAL(10,2), status TEXT)",
             "CREATE TABLE refunds (id INTEGER PRIMARY KEY, amount DECIMAL(10,2))",
@@ -58,7 +62,7 @@ class Shop:
         self.write()
 
     def write(self, paid: str = PAID, limits: str = "") -> None:
-        (self.folder / "pipeline.yaml").write_text(FILE.format(paid=paid, limits=limits))
+        (self.folder / "pipeline.yaml").write_text(FILE.format(name=self.name, log=self.log, paid=paid, limits=limits))
 
     def plan(self) -> Plan:
         return assemble(load(self.folder / "pipeline.yaml"))
@@ -171,6 +175,13 @@ def test_a_run_until_idle_loads_and_a_second_one_follows_the_changes(runner: Run
     assert {table.table for table in report.tables} == {"paid", "money", "large", "orders"}
 
 
+def test_a_log_in_kafka_serves_every_runner(runner: Runner, tmp_path: Path, kafka: KafkaCluster) -> None:
+    shop = Shop(tmp_path, f"kafka://{kafka.bootstrap}?partitions=3")
+    loads_and_follows(runner, shop)
+    report = verify(shop.plan())
+    assert report.ok, report.to_json()
+
+
 def test_a_careless_runner_fails_the_suite(shop: Shop) -> None:
     with pytest.raises(AssertionError):
         loads_and_follows(careless, shop)
@@ -206,12 +217,18 @@ def test_a_run_tells_where_it_stands(runner: Runner, shop: Shop) -> None:
 
 
 @pytest.mark.ray
-def test_ray_data_and_inline_executors_give_identical_results(ray_session: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("log", ["sqlite", "kafka"])
+def test_ray_data_and_inline_executors_give_identical_results(
+    ray_session: None, tmp_path: Path, request: pytest.FixtureRequest, log: str
+) -> None:
+    url = "sqlite:///log.db"
+    if log == "kafka":
+        url = f"kafka://{request.getfixturevalue('kafka').bootstrap}?partitions=3&debezium=shop.refunds"
     found = []
     for executor, limit in (("inline", 1 << 40), ("ray_data", 1)):
         folder = tmp_path / executor
         folder.mkdir()
-        shop = Shop(folder)
+        shop = Shop(folder, url)
         shop.write(limits=f"limits: {{ray_data_bytes: {limit}}}")
         shop.fill(20_000)
         first = on_ray(shop.plan(), until="idle")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import uuid
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
+from cluster.services.kafka import KafkaCluster
 from raypipe.demo import shop
 from raypipe.demo.writer import Writer
 from raypipe.local.assemble import assemble
@@ -27,6 +30,13 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     return assemble(load(EXAMPLE))
 
 
+@pytest.fixture
+def kafka_plan(plan: Plan, kafka: KafkaCluster) -> Plan:
+    """The same pipeline with its log in Kafka, one table of it as JSON; nothing else differs."""
+    log = f"kafka://{kafka.bootstrap}?partitions=3&debezium=shop.orders"
+    return replace(plan, pipeline=f"shop{uuid.uuid4().hex[:8]}", log=log)
+
+
 def wrong(report: Report) -> dict[str, tuple[int, int, int]]:
     """Missing, extra and different rows of the tables that are not right."""
     return {
@@ -37,6 +47,14 @@ def wrong(report: Report) -> dict[str, tuple[int, int, int]]:
 
 
 def test_every_store_is_right_behind_a_writer_that_never_stands_still(plan: Plan, tmp_path: Path, seed: int) -> None:
+    check_behind_a_writer(plan, tmp_path, seed)
+
+
+def test_every_store_is_right_when_the_log_is_in_kafka(kafka_plan: Plan, tmp_path: Path, seed: int) -> None:
+    check_behind_a_writer(kafka_plan, tmp_path, seed)
+
+
+def check_behind_a_writer(plan: Plan, tmp_path: Path, seed: int) -> None:
     stop = Event()
 
     def work() -> None:

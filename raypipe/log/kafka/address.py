@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 from raypipe.codec import Compression
 from raypipe.errors import Kind, RaypipeError
+from raypipe.model import TableName
 
 EXAMPLE = "kafka://broker1:9092,broker2:9092?partitions=4&replication_factor=3"
 
@@ -50,6 +51,23 @@ class KafkaAddress:
 
     def __str__(self) -> str:
         return f"kafka://{self.servers}"
+
+    def encodes_as_json(self, table: TableName) -> bool:
+        """Whether a table is written as Debezium's JSON."""
+        return not self.debezium.isdisjoint(_spellings(table))
+
+    def require_tables(self, tables: Collection[TableName]) -> None:
+        """Checks that the tables chosen for an encoding are the pipeline's.
+
+        Raises:
+            RaypipeError: one is not; of kind ``pipeline_file``.
+        """
+        known = {spelling for table in tables for spelling in _spellings(table)}
+        for name in sorted(self.debezium - known):
+            there = ", ".join(sorted(str(table) for table in tables))
+            raise _mistake(
+                f"The option 'debezium' of the log's URL names {name}, which is no table here.", f"There are: {there}."
+            )
 
 
 def parse_address(url: str) -> KafkaAddress:
@@ -169,6 +187,10 @@ _READERS: dict[str, Callable[[str], object]] = {
     # A broker's own bound is 15 minutes unless its transaction.max.timeout.ms says otherwise.
     "transaction_timeout_ms": _number("transaction_timeout_ms", 1_000, 900_000),
 }
+
+
+def _spellings(table: TableName) -> set[str]:
+    return {str(table), f"{table.instance}.{table.schema}.{table.table}"}
 
 
 def _words(names: Mapping[str, object] | list[str] | tuple[str, ...]) -> str:

@@ -9,14 +9,15 @@ from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
 from raypipe.log.kafka.address import KafkaAddress
+from raypipe.log.kafka.failures import REFUSED
 
 # librdkafka's own words, which end up on standard error otherwise. Errors that matter reach us as exceptions.
 library_logger = logging.getLogger("raypipe.log.kafka.library")
 library_logger.addHandler(logging.NullHandler())
 library_logger.propagate = False
 
-# Longest wait for an answer of a broker, a coordinator that moves included; a broker that is lost takes up to 10 s to be
-# replaced.
+# Longest wait for an answer of a broker, a coordinator that moves included; a broker that is lost takes up to 10 s to
+# be replaced.
 ANSWER_S = 30.0
 
 # A message must fit, and a single large value makes a single large message.
@@ -31,9 +32,9 @@ CONSUMER_BYTES = 24 << 20
 # What one fetch brings of one partition.
 FETCH_BYTES = 4 << 20
 
-# How long a broker holds the answer to a fetch that finds nothing. A consumer that follows a topic hears of a new record
-# at once all the same and costs nothing while idle; a consumer that jumps about must have its last fetch answered before
-# it can ask for another place.
+# How long a broker holds the answer to a fetch that finds nothing. A consumer that follows a topic hears of a new
+# record at once all the same and costs nothing while idle; a consumer that jumps about must have its last fetch
+# answered before it can ask for another place.
 FOLLOW_WAIT_MS = 500
 JUMP_WAIT_MS = 2
 
@@ -58,11 +59,11 @@ class Clients:
 
     def following(self) -> Consumer:
         """A consumer that stays at the end of small topics."""
-        return self._consumer(FOLLOW_WAIT_MS, queued_bytes=4 << 20, committed=True)
+        return self._consumer(FOLLOW_WAIT_MS, queued_bytes=4 << 20)
 
     def jumping(self) -> Consumer:
         """A consumer that is told again and again where to read, and that answers for offsets."""
-        return self._consumer(JUMP_WAIT_MS, queued_bytes=CONSUMER_BYTES, committed=True)
+        return self._consumer(JUMP_WAIT_MS, queued_bytes=CONSUMER_BYTES)
 
     def producer(self) -> Producer:
         """For records outside of transactions; no record is lost, doubled or out of order."""
@@ -115,7 +116,7 @@ class Clients:
             "retry.backoff.ms": 5,
         }
 
-    def _consumer(self, wait_ms: int, queued_bytes: int, committed: bool) -> Consumer:
+    def _consumer(self, wait_ms: int, queued_bytes: int) -> Consumer:
         return Consumer(
             self._base()
             | {
@@ -124,7 +125,7 @@ class Clients:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
-                "isolation.level": "read_committed" if committed else "read_uncommitted",
+                "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 "check.crcs": True,
                 "fetch.wait.max.ms": wait_ms,
@@ -139,6 +140,11 @@ class Clients:
         )
 
     def _note_error(self, error: KafkaError) -> None:
-        """Keeps the newest error of a connection: it says why an answer did not come."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN or self.last_error is None:
+        """Keeps why a connection failed: it says why an answer did not come.
+
+        A refusal stays, because what follows it are the attempts to connect again.
+        """
+        if self.last_error is None or (
+            error.code() != KafkaError._ALL_BROKERS_DOWN and self.last_error.code() not in REFUSED
+        ):
             self.last_error = error

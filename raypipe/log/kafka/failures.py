@@ -17,10 +17,9 @@ _DENIED = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
-_REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL})
-MISSING = frozenset(
-    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, 100, 103}
-)  # 100 UNKNOWN_TOPIC_ID, 103 INCONSISTENT_TOPIC_ID: not named by the library
+REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL})
+# 100 is UNKNOWN_TOPIC_ID and 103 INCONSISTENT_TOPIC_ID, which the library does not name.
+MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, 100, 103})
 OUT_OF_RANGE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 # What a writer gets whose transactional id was taken by another, or whose transaction the broker gave up.
 FENCED = frozenset(
@@ -81,7 +80,7 @@ def explain(place: str, error: KafkaException | KafkaError, topic: str = "") -> 
             log=place,
             topic=topic,
         )
-    if code in _REFUSED:
+    if code in REFUSED:
         return Unavailable(
             f"Log {place} refused the connection ({told}).",
             remedy="Check user, password and mechanism, and that `ca` is the authority of the brokers' certificates.",

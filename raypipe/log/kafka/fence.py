@@ -7,9 +7,9 @@ lock is needed. What makes it a fence is the order of steps on both sides:
     a new writer:  a. registers           b. takes its transactional id  c. reads the claims, and refuses to write if
                                                                             a later run or writer is there
 
-A writer of the old run has registered before 2 or after it. If before, 3 finds it: if 3 comes after b, the broker rejects
-whatever it still has in hand, even inside a transaction; if b comes after 3, then c comes after 1 and it refuses. If
-after 2, its c comes after 1 too.
+A writer of the old run has registered before 2 or after it. If before, 3 finds it: if 3 comes after b, the broker
+rejects whatever it still has in hand, even inside a transaction; if b comes after 3, then c comes after 1 and it
+refuses. If after 2, its c comes after 1 too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -198,7 +199,7 @@ class Fence:
             instance, generation = str(fields["instance"]), int(fields["generation"])
             known.writers[instance] = max(known.writers.get(instance, 0), generation)
 
-    def _fields(self, message: Message) -> dict[str, object]:
+    def _fields(self, message: Message) -> dict[str, Any]:
         try:
             fields = json.loads(message.value() or b"")
             if fields["kind"] not in ("run", "generation", "writer", "summary"):
@@ -209,7 +210,7 @@ class Fence:
                 f"message {message.offset()} of topic {self._names.claims} was not written by this raypipe",
                 error,
             ) from error
-        return fields  # type: ignore[no-any-return]
+        return dict(fields)
 
     def _take_over(self, instances: dict[str, int]) -> None:
         """Takes the transactional id of every writer there ever was, which ends their transactions."""
@@ -250,6 +251,7 @@ def take(clients: Clients, transactional_id: str) -> Producer:
         except KafkaException as error:
             # Two that take one id at the same time fence each other while they do: the later one tries again.
             if error_of(error).code() not in FENCED or attempt + 1 == _ATTEMPTS:
-                timed_out = error_of(error).code() == KafkaError._TIMED_OUT and clients.last_error is not None
-                raise explain(clients.place, clients.last_error if timed_out else error) from error  # type: ignore[arg-type]
+                producer.poll(0)  # lets the library say what it knows of its connections
+                silent = error_of(error).code() == KafkaError._TIMED_OUT
+                raise explain(clients.place, (clients.last_error if silent else None) or error) from error
     raise AssertionError("unreachable")

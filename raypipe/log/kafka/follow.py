@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from raypipe.errors import SourceGap
+from raypipe.errors import SourceGap, Unavailable
 from raypipe.log.kafka.clients import ANSWER_S, Clients
 from raypipe.log.kafka.failures import OUT_OF_RANGE, damaged, explain, gap
 from raypipe.log.kafka.fold import Base, Fold
@@ -17,6 +17,8 @@ from raypipe.log.kafka.query import Query, passing, taken
 from raypipe.log.kafka.records import CutRecord
 
 _TAKEN = 1_000
+# What has not come yet is looked for again after this.
+_AGAIN_S = 0.02
 # Retention may move the beginning while it is looked up; it does so once a second at most.
 _STARTS = 5
 # Records read again at a time when they have left memory.
@@ -77,6 +79,26 @@ class Follower:
                 self._apply(message)
             self._next_cut = max(self._next_cut, end)
         return history
+
+    def settle(self, end: int) -> History:
+        """Waits until every transaction below an end of the cuts topic has ended, and takes in what was committed.
+
+        One that has not ended hides what others committed behind it. A writer that starts must not miss its own last
+        commit there, or it would write the same changes again.
+
+        Raises:
+            Unavailable: one does not end in time.
+        """
+        deadline = time.monotonic() + ANSWER_S
+        while self._query.bounds(self._names.cuts)[1] < end:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"Log {self._clients.place} has a transaction that another writer has not ended.",
+                    remedy="The broker gives it up after transaction_timeout_ms; the reader tries again until then.",
+                    log=self._clients.place,
+                )
+            time.sleep(_AGAIN_S)
+        return self.sync()
 
     def await_cut(self, number: int) -> bool:
         """Waits until the record of that number has come; False if it does not in time."""

@@ -17,6 +17,8 @@ Fetch = Callable[[int, int], Iterator[Numbered]]
 
 # A state is kept every so many records: going on from one costs about a millisecond.
 _STRIDE = 256
+# States kept in memory. With a thousand tables each is about a MiB.
+_STATES = 32
 # Records kept in memory, some hundred bytes each; a backlog of more is read again from Kafka.
 _WINDOW = 16_384
 
@@ -38,8 +40,10 @@ class History:
         self._window: deque[Numbered] = deque()
         self._window_begins = base.fold.number  # every record above this one is in the window
         self._states: list[Fold] = [base.fold.copy()]
+        self._stride = _STRIDE
         self._since_state = 0
         self._last: Cut | None = None
+        self._last_number = 0
 
     def apply(self, number: int, record: CutRecord) -> None:
         """Takes the next record.
@@ -50,16 +54,18 @@ class History:
         self.now.apply(number, record)
         self._window.append((number, record))
         self._since_state += 1
-        if self._since_state >= _STRIDE:
+        if self._since_state >= self._stride:
             self._states.append(self.now.copy())
             self._since_state = 0
+            if len(self._states) > _STATES:
+                # A longer backlog is looked up more coarsely: every second state goes, the first stays.
+                del self._states[1::2]
+                self._stride *= 2
         while len(self._window) > self._most:
             self._window_begins = self._window.popleft()[0]
         if record.boundary:
             self._last = None
             self._last_number = number
-
-    _last_number = 0
 
     @property
     def last_number(self) -> int:
@@ -74,16 +80,8 @@ class History:
 
     def cut(self, number: int) -> Cut | None:
         """The cut of that number, None if it is not kept or not a cut."""
-        state = self.state_before(number)
-        if state is None:
-            return None
-        for at, record in self.records_after(state.number):
-            if at > number:
-                return None
-            state.apply(at, record)
-            if at == number:
-                return state.cut() if record.boundary else None
-        return None
+        state = self.state_at(number)
+        return None if state is None else state.cut()
 
     def cuts(self, after: int, limit: int) -> list[Cut]:
         """Cuts with a number above ``after``, oldest first."""

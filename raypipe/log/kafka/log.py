@@ -13,6 +13,7 @@ from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError, Unavai
 from raypipe.log.kafka import reading, retention
 from raypipe.log.kafka.address import parse_address
 from raypipe.log.kafka.clients import ANSWER_S, Clients
+from raypipe.log.kafka.debezium import DebeziumJson
 from raypipe.log.kafka.failures import explain
 from raypipe.log.kafka.fence import Fence
 from raypipe.log.kafka.follow import Follower
@@ -21,7 +22,7 @@ from raypipe.log.kafka.query import Query
 from raypipe.log.kafka.topics import Topics
 from raypipe.log.kafka.transaction import KafkaLogTransaction
 from raypipe.log.kafka.writer import Writer
-from raypipe.model import Claim, Cut
+from raypipe.model import Claim, Cut, TableName
 
 
 class KafkaLog:
@@ -31,27 +32,26 @@ class KafkaLog:
     reads a slice has a single consumer.
 
     Args:
-        url: With its secrets filled in.
-        pipeline: Its name, the prefix of the topics.
-        compression: Of the batches it appends.
-        make: Make the log if there is none.
-
-    Raises:
-        RaypipeError: the URL is wrong.
-        Unavailable: there is no log, or it does not answer.
+        clients: To connect with.
+        names: Of the pipeline's own topics.
+        identity: Of the log.
+        compression: Of the Arrow batches it appends.
     """
 
-    def __init__(self, url: str, pipeline: str, compression: Compression | None, *, make: bool) -> None:
-        self._clients = Clients(parse_address(url), pipeline)
-        self._compression = compression or self._clients.address.compression
-        self._names = ControlTopics(pipeline)
-        self._query = Query(self._clients)
-        self._topics = Topics(self._clients, self._names, self._query)
-        self._reading = reading.Reading(self._clients, self._query)
-        self._retention = retention.Retention(self._clients, self._names, self._topics, self._append)
+    def __init__(self, clients: Clients, names: ControlTopics, identity: str, compression: Compression) -> None:
+        self._clients = clients
+        self._compression = compression
+        self._names = names
+        self.identity = identity
+        self._query = Query(clients)
+        self._topics = Topics(clients, names, self._query)
+        self._json = DebeziumJson()
+        self._reading = reading.Reading(clients, self._query, self._json)
+        self._retention = retention.Retention(clients, names, self._topics, self._append)
+        self._follower = Follower(clients, names, identity, self._query)
         self._fence = Fence(
-            self._clients,
-            self._names,
+            clients,
+            names,
             self._query,
             self._append,
             lambda topic, offset: self._topics.delete_below({(topic, 0): offset}),
@@ -60,35 +60,42 @@ class KafkaLog:
         self._writers: dict[str, Writer] = {}
         self._transactions: dict[str, KafkaLogTransaction] = {}
         self._told: dict[str, str | None] = {}  # positions this object has answered
-        try:
-            identity = self._topics.identity()
-            if identity is None and make:
-                identity = self._topics.make_control()
-            if identity is None:
-                raise Unavailable(
-                    f"There is no log of pipeline {pipeline!r} at {self._clients.place}.",
-                    remedy="raypipe run makes it.",
-                    log=self._clients.place,
-                )
-        except BaseException:
-            self.close()
-            raise
-        self.identity = identity
-        self._follower = Follower(self._clients, self._names, identity, self._query)
 
     @classmethod
     def create(cls, url: str, pipeline: str, compression: Compression | None = None) -> KafkaLog:
-        """Opens the log of a pipeline, made before if there is none."""
-        return cls(url, pipeline, compression, make=True)
+        """Opens the log of a pipeline, made before if there is none.
+
+        Args:
+            url: With its secrets filled in.
+            pipeline: Its name, the prefix of the topics.
+            compression: Instead of the URL's.
+
+        Raises:
+            RaypipeError: the URL is wrong.
+            Unavailable: the brokers do not answer, or part of the log is missing.
+        """
+        clients, names = Clients(parse_address(url), pipeline), ControlTopics(pipeline)
+        topics = Topics(clients, names, Query(clients))
+        identity = topics.identity() or topics.make_control()
+        return cls(clients, names, identity, compression or clients.address.compression)
 
     @classmethod
     def open(cls, url: str, pipeline: str, compression: Compression | None = None) -> KafkaLog:
-        """Opens the log of a pipeline.
+        """Opens the log of a pipeline; see ``create``.
 
         Raises:
+            RaypipeError: the URL is wrong.
             Unavailable: there is none, or it does not answer.
         """
-        return cls(url, pipeline, compression, make=False)
+        clients, names = Clients(parse_address(url), pipeline), ControlTopics(pipeline)
+        identity = Topics(clients, names, Query(clients)).identity()
+        if identity is None:
+            raise Unavailable(
+                f"There is no log of pipeline {pipeline!r} at {clients.place}.",
+                remedy="raypipe run makes it.",
+                log=clients.place,
+            )
+        return cls(clients, names, identity, compression or clients.address.compression)
 
     @classmethod
     def exists(cls, url: str, pipeline: str) -> bool:
@@ -99,6 +106,19 @@ class KafkaLog:
         """
         clients = Clients(parse_address(url), pipeline)
         return Topics(clients, ControlTopics(pipeline), Query(clients)).identity() is not None
+
+    @classmethod
+    def require(cls, url: str, pipeline: str, tables: Collection[TableName]) -> None:
+        """Makes sure, without changing anything, that the brokers answer and would take the pipeline's topics.
+
+        Raises:
+            RaypipeError: the URL is wrong, or names tables that are not the pipeline's.
+            Unavailable: the brokers do not answer or refuse.
+        """
+        address = parse_address(url)
+        address.require_tables(tables)
+        clients = Clients(address, pipeline)
+        Topics(clients, ControlTopics(pipeline), Query(clients)).rehearse()
 
     def claim(self, pipeline: str) -> Claim:
         """Begins a run: fences every older run of the pipeline, durably, and returns the right to write.
@@ -140,7 +160,7 @@ class KafkaLog:
             writer = Writer(self._clients, self._names, self._follower, self._fence, self._topics, instance, claim)
             self._writers[instance] = writer
             self._check_position(instance, writer)
-        self._transactions[instance] = KafkaLogTransaction(writer, self._names, self._compression)
+        self._transactions[instance] = KafkaLogTransaction(writer, self._names, self._compression, self._json)
         return self._transactions[instance]
 
     def position(self, instance: str) -> str | None:
@@ -225,10 +245,10 @@ class KafkaLog:
         self._writers.clear()
         if self._plain is not None:
             self._plain = None
-        if hasattr(self, "_follower"):
-            self._follower.close()
+        self._follower.close()
         self._reading.close()
         self._query.close()
+        self._json.close()
         self._retention.close()
         self._topics.close()
 

@@ -49,10 +49,12 @@ class Query:
             try:
                 bounds = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
                 if bounds is not None:
-                    return bounds
+                    return int(bounds[0]), int(bounds[1])
             except KafkaException as error:
                 inner = error_of(error)
                 patience_s = _KNOWN_EVERYWHERE_S if inner.code() in MISSING else ANSWER_S if passing(inner) else 0.0
+                if waited_s > patience_s and inner.code() == KafkaError._UNKNOWN_PARTITION:
+                    raise self.silent(topic) from error
                 if waited_s > patience_s:
                     raise explain(self._clients.place, error, topic) from error
             if waited_s > ANSWER_S:
@@ -99,6 +101,8 @@ class Query:
 
     def silent(self, topic: str) -> Unavailable:
         """No answer in time; the connection's own last error says why."""
+        if self._made is not None:
+            self._made.poll(0)  # lets the library say what it knows of its connections
         last = self._clients.last_error
         if last is not None:
             error = explain(self._clients.place, last, topic)
@@ -123,6 +127,8 @@ _PASSING = frozenset(
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._TIMED_OUT,
         KafkaError._RESOLVE,
+        # What a client says of every partition while no broker answers.
+        KafkaError._UNKNOWN_PARTITION,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.REPLICA_NOT_AVAILABLE,

@@ -1,4 +1,4 @@
-"""Reads batches back: slices of an epoch, partitions merged in the order of appends, checked against gaps and damage."""
+"""Reads batches back: slices of an epoch, partitions merged in the order of appends, checked for gaps and damage."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from raypipe.codec import decode
 from raypipe.contracts import LogBatch, LogSlice
 from raypipe.errors import Corrupt, SourceGap
 from raypipe.log.kafka.clients import ANSWER_S, Clients
+from raypipe.log.kafka.debezium import SCHEMA_HEADER, DebeziumJson
 from raypipe.log.kafka.failures import damaged, explain, gap
 from raypipe.log.kafka.fold import Fold, segments_between
 from raypipe.log.kafka.history import History
@@ -80,8 +81,8 @@ def _known(place: str, history: History, held: Cut) -> Fold:
     state = history.state_at(held.number) if held.log == history.now.log else None
     if state is None or state.cut() != held:
         raise SourceGap(
-            f"Log {place} does not know cut {held.number}: it was forgotten, or made by another log or by another copy of"
-            " this one.",
+            f"Log {place} does not know cut {held.number}: it was forgotten, or made by another log or by another copy"
+            " of this one.",
             remedy="Restore the log that goes with the sinks, or reload the tables of the sinks that hold this cut.",
             cut=held.number,
             log=place,
@@ -91,6 +92,17 @@ def _known(place: str, history: History, held: Cut) -> Fold:
 
 def _text(log: str, ends: Ends) -> str:
     return json.dumps({"log": log, "ends": ends}, separators=(",", ":"))
+
+
+@dataclass(kw_only=True)
+class _Unit:
+    """The messages of one batch."""
+
+    header: Header
+    offset: int
+    schema: bytes | None
+    values: list[bytes | str | None] = field(default_factory=list)
+    bytes: int = 0
 
 
 @dataclass(kw_only=True)
@@ -105,9 +117,11 @@ class _Range:
     next_sequence: int
     end: int
     end_sequence: int
-    waiting: deque[tuple[Header, Message, int]] = field(default_factory=deque)
+    waiting: deque[_Unit] = field(default_factory=deque)
+    unit: _Unit | None = None  # some of its messages are still to come
     waiting_bytes: int = 0
     fetched: bool = False
+    short: bool = False  # its end was reported below the one that is wanted
     paused: bool = False
 
     @property
@@ -122,11 +136,13 @@ class Reading:
     Args:
         clients: To connect with.
         query: For words about silence.
+        json: Decodes the tables that are written as JSON.
     """
 
-    def __init__(self, clients: Clients, query: Query) -> None:
+    def __init__(self, clients: Clients, query: Query, json: DebeziumJson) -> None:
         self._clients = clients
         self._query = query
+        self._json = json
         self._made: Consumer | None = None
 
     def read(self, part: LogSlice) -> Iterator[LogBatch]:
@@ -165,19 +181,21 @@ class Reading:
                     messages = taken(consumer, _TAKEN, 0.5)
                     for message in messages:
                         self._take(log, message, by_partition, consumer)
-                        deadline = time.monotonic() + ANSWER_S
-                    if not messages and time.monotonic() > deadline:
-                        raise self._query.silent(hungry.name)
+                        if message.error() is None:
+                            deadline = time.monotonic() + ANSWER_S
+                    if not hungry.waiting and not hungry.fetched and time.monotonic() > deadline:
+                        # A broker that answers and has less than a commit said: the topic is another one by now.
+                        raise gap(self._clients.place, hungry.name) if hungry.short else self._query.silent(hungry.name)
                     continue
                 left = [one for one in left if one.waiting or not one.fetched]
                 ready = [one for one in left if one.waiting]
                 if len(ready) < len(left) or not left:
                     continue
-                first = min(ready, key=lambda one: (one.waiting[0][0].place, one.partition))
-                header, message, size = first.waiting.popleft()
-                first.waiting_bytes -= size
-                if not header.copy:
-                    yield self._batch(first, message)
+                first = min(ready, key=lambda one: (one.waiting[0].header.place, one.partition))
+                unit = first.waiting.popleft()
+                first.waiting_bytes -= unit.bytes
+                if not unit.header.copy:
+                    yield self._batch(first, unit)
                     deadline = time.monotonic() + ANSWER_S
         finally:
             consumer.unassign()
@@ -191,17 +209,14 @@ class Reading:
             return
         if one is None or one.fetched:
             return
+        one.short = error is not None and offset < one.end
         if error is None and offset < one.end:
-            header = self._header(log, one, message)
-            size = len(message.value() or b"")
-            one.waiting.append((header, message, size))
-            one.waiting_bytes += size
-            one.next_sequence += 1
+            self._add(log, one, message)
         if offset >= one.end - (1 if error is None else 0):
             one.fetched = True
             # What lies beyond belongs to later slices: fetching it now would be fetching it twice.
             consumer.incremental_unassign([TopicPartition(one.name, one.partition)])
-            if one.next_sequence != one.end_sequence:
+            if one.next_sequence != one.end_sequence or one.unit is not None:
                 raise damaged(
                     self._clients.place,
                     f"topic {one.name}, partition {one.partition} lacks {one.end_sequence - one.next_sequence} messages"
@@ -211,9 +226,31 @@ class Reading:
             consumer.pause([TopicPartition(one.name, one.partition)])
             one.paused = True
 
-    def _header(self, log: str, one: _Range, message: Message) -> Header:
+    def _add(self, log: str, one: _Range, message: Message) -> None:
+        """Takes one message, which begins a batch or goes on with one."""
+        headers = message.headers()
+        unit = one.unit
+        if unit is None:
+            unit = _Unit(
+                header=self._header(log, one, message, headers),
+                offset=message.offset() or 0,
+                schema=next((content for name, content in headers or () if name == SCHEMA_HEADER), None),
+            )
+        elif headers:
+            raise self._foreign(one, message)
+        value = message.value()
+        unit.values.append(value)
+        unit.bytes += len(value or b"")
+        one.next_sequence += 1
+        one.unit = unit
+        if len(unit.values) == unit.header.messages:
+            one.unit = None
+            one.waiting.append(unit)
+            one.waiting_bytes += unit.bytes
+
+    def _header(self, log: str, one: _Range, message: Message, headers: object) -> Header:
         try:
-            header = header_of(message.headers())
+            header = header_of(headers)  # type: ignore[arg-type]
         except ValueError as error:
             raise self._foreign(one, message) from error
         if header is None:
@@ -233,29 +270,35 @@ class Reading:
             f"Topic {one.name} of log {self._clients.place} holds a message that raypipe did not write (partition"
             f" {one.partition}, offset {message.offset()}).",
             remedy=(
-                "Find who writes to the topic and forbid it: only raypipe may. Then delete the pipeline's topics and run"
-                " again, which loads every table anew."
+                "Find who writes to the topic and forbid it: only raypipe may. Then delete the pipeline's topics and"
+                " run again, which loads every table anew."
             ),
             topic=one.name,
             offset=message.offset(),
         )
 
-    def _batch(self, one: _Range, message: Message) -> LogBatch:
-        value = message.value()
+    def _batch(self, one: _Range, unit: _Unit) -> LogBatch:
         try:
-            if not isinstance(value, bytes):
-                raise Corrupt("An empty message.")
-            batch = decode(value)
+            if unit.schema is not None:
+                batch = self._json.decode(unit.schema, unit.values)
+            else:
+                batch = decode(_bytes(unit.values[0]))
         except Corrupt as error:
             raise damaged(
-                self._clients.place, f"message {message.offset()} of topic {one.name} cannot be decoded", error
+                self._clients.place, f"message {unit.offset} of topic {one.name} cannot be decoded", error
             ) from error
-        return LogBatch(topic=one.topic, offset=message.offset() or 0, batch=batch)
+        return LogBatch(topic=one.topic, offset=unit.offset, batch=batch)
 
     def _consumer(self) -> Consumer:
         if self._made is None:
             self._made = self._clients.jumping()
         return self._made
+
+
+def _bytes(value: bytes | str | None) -> bytes:
+    if not isinstance(value, bytes):
+        raise Corrupt("An empty message.")
+    return value
 
 
 def _range(key: str, begin: list[int], end: list[int]) -> _Range:

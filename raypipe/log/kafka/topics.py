@@ -8,11 +8,12 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from raypipe.errors import Kind, RaypipeError, SourceGap, Unavailable
 from raypipe.log.kafka.clients import ANSWER_S, MESSAGE_BYTES, Clients
@@ -27,6 +28,8 @@ ResultT = TypeVar("ResultT")
 
 # A topic is asked for again after this until it has leaders.
 _AGAIN_S = 0.02
+# A check of the pipeline file waits this long for the brokers.
+_REHEARSAL_S = 8.0
 
 # Nothing is deleted but by raypipe.
 _KEPT = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": str(MESSAGE_BYTES)}
@@ -104,6 +107,25 @@ class Topics:
             )
         return found
 
+    def rehearse(self) -> None:
+        """Asks the brokers whether they would make the pipeline's topics, and makes none.
+
+        Raises:
+            RaypipeError: they would not.
+            Unavailable: no answer within seconds.
+        """
+        try:
+            there = self._admin.list_topics(timeout=_REHEARSAL_S).topics
+        except KafkaException as error:
+            raise self._explained(error_of(error), self._names.cuts) from error
+        if self._names.cuts in there:
+            return
+        wanted = [self._new(self._names.cuts, 1, _APPENDED)]
+        futures = self._admin.create_topics(wanted, request_timeout=_REHEARSAL_S, validate_only=True)
+        for name, future in futures.items():
+            with suppress(_TopicExists):
+                self._result(future, name)
+
     def make_table(self, topic: str, identity: str) -> TopicEntry:
         """Makes the topic of a table that this log has never written to.
 
@@ -139,7 +161,7 @@ class Topics:
             if there is None or there.id != made.id:
                 what = "is gone" if there is None else "was deleted and made anew"
                 raise SourceGap(
-                    f"Topic {name} of log {self._clients.place} {what}: changes that sinks may still need went with it.",
+                    f"Topic {name} of log {self._clients.place} {what}: changes that sinks may need went with it.",
                     remedy=f"Forbid others to delete topics of this pipeline. {RECOVER}",
                     topic=name,
                 )
@@ -166,6 +188,24 @@ class Topics:
             )
         return found
 
+    def end(self, topic: str) -> int:
+        """End of a topic's first partition, transactions that have not ended included.
+
+        Raises:
+            Unavailable: no answer.
+        """
+        place = TopicPartition(topic, 0)
+        futures = self._admin.list_offsets(
+            {place: OffsetSpec.latest()},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=ANSWER_S,
+        )
+        (future,) = futures.values()
+        try:
+            return int(self._result(future, topic).offset)
+        except _NoSuchTopic:
+            raise self._explained(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), topic) from None
+
     def delete_below(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Deletes the messages below an offset, for partitions by (name in Kafka, partition)."""
         if not offsets:
@@ -183,16 +223,7 @@ class Topics:
         self._made = None
 
     def _create(self, topics: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
-        replication = self._clients.address.replication_factor
-        new = [
-            NewTopic(
-                name,
-                num_partitions=partitions,
-                replication_factor=-1 if replication is None else replication,
-                config=dict(config),
-            )
-            for name, (partitions, config) in topics.items()
-        ]
+        new = [self._new(name, partitions, config) for name, (partitions, config) in topics.items()]
         futures = self._admin.create_topics(new, request_timeout=ANSWER_S, operation_timeout=ANSWER_S)
         for name, future in futures.items():
             try:
@@ -212,6 +243,15 @@ class Topics:
                 )
             time.sleep(_AGAIN_S)
 
+    def _new(self, name: str, partitions: int, config: Mapping[str, str]) -> NewTopic:
+        replication = self._clients.address.replication_factor
+        return NewTopic(
+            name,
+            num_partitions=partitions,
+            replication_factor=-1 if replication is None else replication,
+            config=dict(config),
+        )
+
     def _result(self, future: Future[ResultT], name: str) -> ResultT:
         try:
             return future.result(timeout=2 * ANSWER_S)
@@ -230,12 +270,13 @@ class Topics:
                 kind=Kind.PIPELINE_FILE,
                 remedy="Set replication_factor in the log's URL to the number of brokers or less.",
             )
-        if error.code() == KafkaError.INVALID_TOPIC_EXCEPTION:
+        if error.code() == KafkaError.TOPIC_EXCEPTION:
             return RaypipeError(
                 f"Topic {name} cannot be made: {error.str()}",
                 kind=Kind.PIPELINE_FILE,
                 remedy="Kafka takes dots and underscores for one in names: rename the pipeline, source or table.",
             )
+        self._admin.poll(0)  # lets the library say what it knows of its connections
         last = self._clients.last_error
         if error.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT) and last is not None:
             error = last

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from raypipe import faults
 from raypipe.codec import Compression, encode, split
 from raypipe.errors import InvariantBroken, LimitExceeded, RaypipeError, Unavailable
-from raypipe.log.kafka.clients import ANSWER_S, MESSAGE_BYTES
+from raypipe.log.kafka.clients import ANSWER_S, MESSAGE_BYTES, PRODUCER_BYTES, PRODUCER_MESSAGES
+from raypipe.log.kafka.debezium import SCHEMA_HEADER, DebeziumJson, schema_header
 from raypipe.log.kafka.failures import gap
 from raypipe.log.kafka.messages import HEADER, Header
 from raypipe.log.kafka.names import ControlTopics, kafka_topic, partition_key
-from raypipe.log.kafka.records import CutRecord, End, Mark, TopicEntry
+from raypipe.log.kafka.records import CutRecord, End, Mark
 from raypipe.log.kafka.spread import Share, spread
 from raypipe.log.kafka.writer import Writer
 from raypipe.model import OP, ChangeBatch, Cut, Op
@@ -51,7 +51,8 @@ class _Work:
     counts: dict[str, int] = field(default_factory=dict)
     place: int = 0
     rows: int = 0
-    delivered: int = 0
+    sent_bytes: int = 0
+    delivered_bytes: int = 0
     failure: KafkaError | None = None
     cut_offset: int = -1
 
@@ -62,13 +63,15 @@ class KafkaLogTransaction:
     Args:
         writer: To write with.
         names: Of the pipeline's own topics.
-        compression: Of the payloads.
+        compression: Of Arrow payloads.
+        json: Encodes the tables that are written as JSON.
     """
 
-    def __init__(self, writer: Writer, names: ControlTopics, compression: Compression) -> None:
+    def __init__(self, writer: Writer, names: ControlTopics, compression: Compression, json: DebeziumJson) -> None:
         self._writer = writer
         self._names = names
         self._compression = compression
+        self._json = json
         self._work = _Work(place=writer.state.place)
         self._begun = False
         self._open = True
@@ -131,7 +134,7 @@ class KafkaLogTransaction:
         if self._begun and not self.broken:
             try:
                 self._writer.producer.abort_transaction(ANSWER_S)
-            except KafkaException:
+            except (KafkaException, SystemError):
                 # The next writer of the instance ends the transaction when it takes the transactional id.
                 self.broken = True
 
@@ -141,7 +144,7 @@ class KafkaLogTransaction:
 
     def _begin(self) -> None:
         if not self._begun:
-            self._writer.producer.begin_transaction()
+            self._writer.begin()
             self._begun = True
 
     def _aborting(self) -> _Aborting:
@@ -157,56 +160,120 @@ class KafkaLogTransaction:
         return found
 
     def _send(self, topic: str, share: Share) -> None:
-        work, key = self._work, partition_key(topic, share.partition)
-        name = kafka_topic(topic)
+        as_json = self._writer.address.encodes_as_json(share.batch.schema.table)
         for part in split(share.batch, _BATCH_BYTES):
-            payload = encode(part, self._compression)
-            if payload.size + _OVERHEAD_BYTES > MESSAGE_BYTES:
-                raise LimitExceeded(
-                    f"A change of table {part.schema.table} takes {payload.size} bytes; the Kafka log holds"
-                    f" {MESSAGE_BYTES - _OVERHEAD_BYTES} at most.",
-                    remedy="Leave the table out of the pipeline, or keep such values outside of the database.",
-                    table=str(part.schema.table),
-                    bytes=payload.size,
-                )
-            sequence = work.counts.get(key, self._count(key))
-            work.counts[key] = sequence + 1
             if not share.copy:
-                work.rows += part.num_rows
-            sent = _Sent(
-                key=key,
-                place=work.place,
-                sequence_end=sequence + 1,
+                self._work.rows += part.num_rows
+            if as_json:
+                self._send_json(topic, share, part)
+            else:
+                self._send_arrow(topic, share, part)
+
+    def _send_arrow(self, topic: str, share: Share, part: ChangeBatch) -> None:
+        payload = encode(part, self._compression)
+        if payload.size + _OVERHEAD_BYTES > MESSAGE_BYTES:
+            raise LimitExceeded(
+                f"A change of table {part.schema.table} takes {payload.size} bytes; the Kafka log holds"
+                f" {MESSAGE_BYTES - _OVERHEAD_BYTES} at most.",
+                remedy="Leave the table out of the pipeline, or keep such values outside of the database.",
+                table=str(part.schema.table),
                 bytes=payload.size,
-                load=share.partition == 0 and _begins_load(part.rows),
             )
-            header = Header(log=self._writer.identity, place=work.place, sequence=sequence, copy=share.copy)
-            work.sent.append(sent)
-            self._produce(
-                name,
-                payload.to_pybytes(),
-                share.partition,
-                [(HEADER, header.to_bytes())],
-                partial(self._delivered, sent),
-            )
+        sent, header = self._place(topic, share, part, messages=1, size=payload.size)
+        headers = [(HEADER, header.to_bytes())]
+        delivered = partial(self._delivered, sent)
+        self._produce(kafka_topic(topic), payload.to_pybytes(), share.partition, headers, delivered)
+
+    def _send_json(self, topic: str, share: Share, part: ChangeBatch) -> None:
+        messages = self._json.encode(part)
+        if not messages.values:
+            return
+        count, name = len(messages.values), kafka_topic(topic)
+        sent, header = self._place(topic, share, part, messages=count, size=messages.bytes)
+        headers = [(HEADER, header.to_bytes()), (SCHEMA_HEADER, schema_header(part.schema, part.rows.schema))]
+        delivered = partial(self._delivered, sent)
+        self._await_room(count)
+        first_report = delivered if count == 1 else None
+        self._produce(name, messages.values[0], share.partition, headers, first_report, key=messages.keys[0])
+        if count == 1:
+            return
+        rest: list[dict[str, object]] = [
+            {"value": value, "key": key} for value, key in zip(messages.values[1:], messages.keys[1:], strict=True)
+        ]
+        # The broker answers in order, so the report on the last message speaks for all; a message that fails ends the
+        # transaction, whoever is told.
+        rest[-1]["callback"] = delivered
+        taken = self._writer.producer.produce_batch(name, rest, partition=share.partition)
+        if taken < len(rest):
+            raise KafkaException(KafkaError(KafkaError._QUEUE_FULL))
+        self._writer.serve()
+        self._require_delivering()
+
+    def _place(self, topic: str, share: Share, part: ChangeBatch, *, messages: int, size: int) -> tuple[_Sent, Header]:
+        """Gives a batch its place in the log."""
+        work, key = self._work, partition_key(topic, share.partition)
+        sequence = work.counts.get(key, self._count(key))
+        work.counts[key] = sequence + messages
+        sent = _Sent(
+            key=key,
+            place=work.place,
+            sequence_end=sequence + messages,
+            bytes=size,
+            load=share.partition == 0 and _begins_load(part.rows),
+        )
+        work.sent.append(sent)
+        work.sent_bytes += size
+        header = Header(
+            log=self._writer.identity, place=work.place, sequence=sequence, messages=messages, copy=share.copy
+        )
+        return sent, header
+
+    def _await_room(self, messages: int) -> None:
+        """Waits until the library's queue takes a whole batch: half of one would come out of order.
+
+        Raises:
+            Unavailable: it does not empty.
+        """
+        deadline, work = time.monotonic() + ANSWER_S, self._work
+        while (
+            len(self._writer.producer) + messages > PRODUCER_MESSAGES
+            or work.sent_bytes - work.delivered_bytes > PRODUCER_BYTES // 2
+        ) and len(self._writer.producer):
+            if time.monotonic() > deadline:
+                raise self._stuck()
+            self._writer.serve(0.02)
+            self._require_delivering()
+
+    def _stuck(self) -> Unavailable:
+        return Unavailable(
+            f"Log {self._writer.place} has taken nothing for {ANSWER_S:.0f} s.",
+            remedy="Check that the brokers run; the reader starts again where the log stands.",
+        )
 
     def _count(self, key: str) -> int:
         return self._writer.state.ends.get(key, (0, 0))[1]
 
-    def _produce(self, name: str, value: bytes, partition: int, headers: object, delivered: object) -> None:
+    def _produce(
+        self,
+        name: str,
+        value: bytes | str | None,
+        partition: int,
+        headers: list[tuple[str, bytes]] | None,
+        delivered: Callable[[KafkaError | None, Message], None] | None,
+        key: str | None = None,
+    ) -> None:
         """Hands a message to the library, waiting while its queue is full: so the pressure reaches the source."""
         deadline = time.monotonic() + ANSWER_S
-        producer = self._writer.producer
         while True:
             try:
-                producer.produce(name, value=value, partition=partition, headers=headers, on_delivery=delivered)
+                self._writer.producer.produce(
+                    name, value=value, key=key, partition=partition, headers=headers, on_delivery=delivered
+                )
             except BufferError:
                 if time.monotonic() > deadline:
-                    raise Unavailable(
-                        f"Log {self._writer.place} has taken nothing for {ANSWER_S:.0f} s.",
-                        remedy="Check that the brokers run; the reader starts again where the log stands.",
-                    ) from None
-                producer.poll(0.05)
+                    raise self._stuck() from None
+                self._writer.serve(0.02)
+                self._require_delivering()
                 continue
             self._writer.serve()
             self._require_delivering()
@@ -217,7 +284,7 @@ class KafkaLogTransaction:
             self._work.failure = self._work.failure or error
             return
         sent.end = (message.offset() or 0) + 1
-        self._work.delivered += 1
+        self._work.delivered_bytes += sent.bytes
 
     def _require_delivering(self) -> None:
         if self._work.failure is not None:
@@ -265,7 +332,7 @@ class KafkaLogTransaction:
         number = self._work.cut_offset + 1
         while True:
             try:
-                writer.producer.commit_transaction(ANSWER_S)
+                writer.commit(ANSWER_S)
                 break
             except KafkaException as error:
                 inner = error.args[0]
@@ -292,16 +359,20 @@ class KafkaLogTransaction:
 
     def _commit_position_alone(self, position: str, loading: Collection[str]) -> None:
         """A mutant: what a log would be that moves its position in another transaction than its rows."""
-        if not self._begun:
-            return
+        writer = self._writer
         kept, self._work = self._work, _Work(place=self._work.place)
-        self._writer.producer.abort_transaction(ANSWER_S)
-        self._begun = False
-        self._begin()
-        self._send_record(self._record(position, False, loading))
-        self._deliver()
-        self._commit()
+        record = self._record(position, False, loading)
         self._work = kept
+        offsets: list[int] = []
+        alone = writer.clients.producer()
+        alone.produce(
+            self._names.cuts,
+            value=record.to_bytes(),
+            partition=0,
+            on_delivery=lambda _, message: offsets.append(message.offset() or 0),
+        )
+        alone.flush(ANSWER_S)
+        writer.await_cut(offsets[0] + 1)
 
 
 class _Aborting:
@@ -321,7 +392,7 @@ class _Aborting:
 
 
 def _begins_load(rows: pa.RecordBatch) -> bool:
-    return bool(pc.any(pc.equal(rows.column(OP), int(Op.TRUNCATE))).as_py())
+    return bool((rows.column(OP).to_numpy(zero_copy_only=False) == Op.TRUNCATE).any())
 
 
 def _marks(sent: list[_Sent]) -> Iterator[Mark]:

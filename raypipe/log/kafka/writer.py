@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from raypipe import faults
@@ -15,6 +18,8 @@ from raypipe.log.kafka.names import ControlTopics, partition_key, topic_and_part
 from raypipe.log.kafka.records import TopicEntry
 from raypipe.log.kafka.topics import Topics
 from raypipe.model import Claim, Cut
+
+ResultT = TypeVar("ResultT")
 
 
 class Writer:
@@ -45,13 +50,14 @@ class Writer:
         instance: str,
         claim: Claim,
     ) -> None:
-        self._clients = clients
+        self.clients = clients
         self._follower = follower
         self._fence = fence
         self._topics = topics
         self.instance = instance
         self.claim = claim
         self.place = clients.place
+        self.address = clients.address
         fence.check(instance, claim)
         fence.register(instance, claim)
         transactional_id = names.transactional_id(instance)
@@ -60,8 +66,8 @@ class Writer:
         self._producer: Producer | None = take(clients, transactional_id)
         try:
             fence.check(instance, claim)
-            # The transaction of whoever wrote before has ended one way or the other, so this is all there will be of it.
-            history = follower.sync()
+            # The transaction of whoever wrote before has ended one way or the other: this is all there will be of it.
+            history = follower.settle(topics.end(names.cuts))
             self.identity = history.now.log
             self.entries: dict[str, TopicEntry] = {}
             self.fresh: dict[str, TopicEntry] = {}  # made by this writer, in no record yet
@@ -79,28 +85,33 @@ class Writer:
             raise InvariantBroken(f"The writer of instance {self.instance} was used after its end.")
         return self._producer
 
+    def begin(self) -> None:
+        """Begins a transaction."""
+        self._told(self.producer.begin_transaction)
+
+    def commit(self, timeout_s: float) -> None:
+        """Commits the transaction."""
+        self._told(lambda: self.producer.commit_transaction(timeout_s))
+
     def flush(self, timeout_s: float) -> int:
-        """Waits until the broker has answered for every message; returns how many it has not in time.
+        """Waits until the broker has answered for every message; returns how many it has not in time."""
+        return int(self._told(lambda: self.producer.flush(timeout_s)))
+
+    def serve(self, timeout_s: float = 0.0) -> None:
+        """Lets delivery reports in, waiting for one if told to."""
+        self._told(lambda: self.producer.poll(timeout_s))
+
+    def _told(self, call: Callable[[], ResultT]) -> ResultT:
+        """Makes a call that serves the library's callbacks.
+
+        The library raises the error that ends a producer out of whatever call serves its callbacks, and loses it, as a
+        ``SystemError``, if another callback follows. The next call that concerns the transaction tells it again.
 
         Raises:
-            KafkaException: the producer can write nothing more, for instance because it was fenced.
+            KafkaException: the producer can write nothing more, for instance because it was fenced; or the call failed.
         """
         try:
-            return self.producer.flush(timeout_s)
-        except SystemError:
-            # The library raises a fatal error out of whatever call serves its callbacks, and loses it if another
-            # callback follows. It is told again by the next call that concerns the transaction.
-            self.producer.abort_transaction(timeout_s)
-            raise
-
-    def serve(self) -> None:
-        """Lets delivery reports in, without waiting.
-
-        Raises:
-            KafkaException: the producer can write nothing more.
-        """
-        try:
-            self.producer.poll(0)
+            return call()
         except SystemError:
             self.producer.abort_transaction(0)
             raise

@@ -283,7 +283,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         opened(tmp_path / "file" / "log.db")
 
 
-@pytest.mark.parametrize("url", ["kafka://host/topic", "sqlite:///", "sqlite://log.db", "postgresql://u:secret@h/db"])
+@pytest.mark.parametrize("url", ["pulsar://host/topic", "sqlite:///", "sqlite://log.db", "postgresql://u:secret@h/db"])
 def test_a_url_of_no_known_log_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(RaypipeError, match="sqlite:///PATH") as caught:
         open_log(url, pipeline="p")

@@ -98,7 +98,12 @@ def test_the_error_has_its_kind_and_survives_pickling() -> None:
         ("log: sqlite:///log.db", "log: log.db", "log", "begins with a scheme"),
         ("log: sqlite:///log.db", "log: sqlite://log.db", "log", "sqlite:////path for an absolute one"),
         ("log: sqlite:///log.db", "log: 'sqlite:///'", "log", "The path is missing"),
-        ("log: sqlite:///log.db", "log: kafka://localhost", "log", "no log for kafka:// URLs; there are: sqlite"),
+        (
+            "log: sqlite:///log.db",
+            "log: pulsar://localhost",
+            "log",
+            "no log for pulsar:// URLs; there are: sqlite, kafka",
+        ),
         ("log: sqlite:///log.db", "log: sqlite:///shop.db", "sources.shop.url", "the log needs a database of its own"),
         ("url: delta:///lake", "url: detla:///lake", "sinks.lake.url", "no sink for detla:// URLs"),
         ("url: delta:///lake", "url: [delta:///lake]", "sinks.lake.url", "a URL, as in sqlite:///shop.db, not a list"),

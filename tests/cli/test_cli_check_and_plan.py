@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+import time
+>>>>>>> bench4
 import uuid
 from pathlib import Path
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
-import time
->>>>>>> bench4
 import uuid
 from pathlib import Path
 

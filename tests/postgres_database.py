@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from contextlib import suppress
@@ -89,10 +90,11 @@ class Database:
 
     def abandon(self) -> None:
         """Closes the connection of a server that is thrown away with everything on it."""
+        sock = self._writer._usock
         with suppress(Exception):
             self._writer.close()
-        with suppress(Exception):
-            self._writer._usock.close()
+        if sock is not None and (handle := sock.detach()) >= 0:
+            os.close(handle)
 
     def close(self) -> None:
         with suppress(Exception):

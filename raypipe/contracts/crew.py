@@ -61,8 +61,8 @@ class ReaderReport:
         error: Last error, empty when it works.
         fatal: An error no retry can mend; the run must end.
         seconds: By stage.
-        reload: Of those asked for, what the log does not hold yet: a reader that takes over must be told.
         kept: What the source's database keeps for us (``KeepsForUs``), in bytes.
+        reload: Of those asked for, what the log does not hold yet: a reader that takes over must be told.
     """
 
     state: str = "starting"
@@ -77,8 +77,8 @@ class ReaderReport:
     error: str = ""
     fatal: RaypipeError | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
-    reload: tuple[Reload, ...] = ()
     kept: Mapping[str, int] = field(default_factory=dict)
+    reload: tuple[Reload, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -122,18 +122,15 @@ class Reader:
                     with suppress(RaypipeError):
                         each.close()
 
+    def _reloads(self, source: Source, log: Log, wanted: Collection[str]) -> Iterator[Reload]:
+        for schema in source.tables():
+            if str(schema.table) in wanted:
+                topic = schema.table.topic(self._prefix)
+                begun = log.load_begins(topic)
+                yield Reload(instance=source.instance, table=str(schema.table), topic=topic, begun=begun)
+
     def _forget_fulfilled(self, log: Log) -> None:
         self._reload = tuple(each for each in self._reload if not each.fulfilled(log.load_begins(each.topic)))
-
-    def _asked_for(self, tables: Collection[str], log: Log, source: Source) -> tuple[Reload, ...]:
-        """What a person wants to be loaded again, unless it waits to be anyway."""
-        waiting = {each.table for each in self._reload}
-        topics = {str(schema.table): schema.table.topic(self._prefix) for schema in source.tables()}
-        return tuple(
-            Reload(instance=source.instance, table=table, topic=topics[table], begun=log.load_begins(topics[table]))
-            for table in tables
-            if table in topics and table not in waiting
-        )
 
     def _pump(self, pump: Pump, source: Source, log: Log) -> None:
         self._tell(state="streaming", position=pump.position, error="", failing_s=0.0, settled=False)
@@ -144,7 +141,7 @@ class Reader:
                 self._stopping.wait(IDLE_WAIT_S / 5)
                 continue
             if pump.whole and (wanted := self._requests.look(log, source)):
-                self._reload += self._asked_for(wanted, log, source)
+                self._reload += tuple(self._reloads(source, log, wanted))
                 return  # and open the source again
             if pump.whole and log.size() > self._log_bytes:
                 self._tell(state="full", order=order, settled=False)
@@ -173,8 +170,8 @@ class Reader:
                     parked=self._parked_before,
                     rows=self._rows_before,
                     seconds=dict(self._seconds_before),
-                    reload=self._reload,
                     kept=self._requests.kept(source),
+                    reload=self._reload,
                     error="",
                     failing_s=0.0,
                 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from storefront import Command, Shop
 
+from cluster.services.kafka import KafkaCluster
 from raypipe.cli.exits import Exit
 
 
@@ -108,6 +111,33 @@ def test_a_log_that_could_not_be_written_is_told(shop: Shop, raypipe: Command) -
     ended = raypipe("check")
     assert ended.code == Exit.USAGE
     assert ended.err.count("is a file, so nothing can be made below it") == 2  # the log and the warehouse
+
+
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        ("kafka://127.0.0.1:1", "does not answer"),
+        ("kafka://127.0.0.1:1?debezium=shop.none", "shop.none, which is no table here"),
+        ("kafka+sasl://me:hunter2@127.0.0.1:1?mechanism=none", "The mechanism 'NONE' is not known"),
+    ],
+)
+def test_a_kafka_log_that_could_not_be_used_is_told_at_its_line_without_the_password(
+    shop: Shop, raypipe: Command, log: str, says: str
+) -> None:
+    shop.write(("sqlite:///var/log.db", log))
+    ended = raypipe("check")
+    assert ended.code == Exit.USAGE
+    assert ended.err.startswith("pipeline.yaml:2:6  log  ")
+    assert says in ended.err
+    assert "hunter2" not in ended.out + ended.err
+
+
+def test_check_of_a_kafka_log_makes_no_topics(shop: Shop, raypipe: Command, kafka: KafkaCluster) -> None:
+    name = f"check{uuid.uuid4().hex[:8]}"
+    shop.write(("sqlite:///var/log.db", f"kafka://{kafka.bootstrap}"), ("pipeline: shop", f"pipeline: {name}"))
+    assert raypipe("check").code == Exit.OK
+    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=20).topics
+    assert not [topic for topic in topics if topic.startswith(name)]
 
 
 def test_a_key_other_than_the_relations_own_is_refused(shop: Shop, raypipe: Command) -> None:

@@ -62,7 +62,7 @@ def test_python_m_raypipe_is_the_same_command() -> None:
         ("run", "--local", "--address", "auto"),
         ("check", "--no-such-option"),
         ("init", "nowhere.db"),
-        ("init", "postgresql://db/shop"),
+        ("init", "mysql://db/shop"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2_and_says_why(raypipe: Command, words: tuple[str, ...]) -> None:

@@ -66,7 +66,9 @@ def test_the_demo_kills_an_actor_recovers_proves_itself_and_what_it_advises_work
     for words in ("Killed the actor of sink warehouse", "Sink warehouse is back", "The demo proved itself"):
         assert printed.count(words) == 1, printed
     assert "WRONG" not in printed
-    commands = [command for _, command in things_to_try(ROOT / "examples" / "shop" / "pipeline.yaml", short_path)]
+    commands = [
+        command for _, command in things_to_try(ROOT / "examples" / "shop-and-books" / "pipeline.yaml", short_path)
+    ]
     assert len(commands) == 3
     for command in commands:
         tried = subprocess.run(

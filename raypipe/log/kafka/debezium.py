@@ -249,6 +249,13 @@ def _is_real(arrow: pa.DataType) -> str:
 
 @lru_cache(256)
 def _encoding_sql(table: TableSchema, names: tuple[str, ...], forms: tuple[str, ...]) -> str:
+    if len({name.lower() for name in names}) < len(names):
+        raise SchemaMismatch(
+            f"Two columns of table {table.table} differ in case only; what writes the JSON cannot tell them apart.",
+            remedy="Take the table out of the option `debezium` of the log's URL.",
+            table=str(table.table),
+        )
+
     def value(side: str, number: int) -> str:
         column = f"{side}{number}"
         if forms[number] == "real":

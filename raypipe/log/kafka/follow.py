@@ -46,6 +46,7 @@ class Follower:
         self._history: History | None = None
         self._next_cut = 0  # offset
         self._next_position = 0
+        self._base: Base | None = None  # the newest, until all the cuts below it have come
         self._notes: dict[str, tuple[int, str | None]] = {}  # with the offset that says so
 
     @property
@@ -66,6 +67,9 @@ class Follower:
         """Takes in what has arrived, without waiting and without asking."""
         history = self.history
         self._take(0.0)
+        if self._base is not None and history.now.number >= self._base.fold.number:
+            history.forget(self._base)
+            self._base = None
         return history
 
     def sync(self) -> History:
@@ -126,11 +130,11 @@ class Follower:
 
     def _start(self) -> None:
         for attempt in range(_STARTS):
-            base, positions_end = self._base()
+            base, positions_end = self._read_base()
             begin = max(0, base.oldest - 1)
             first, end = self._query.bounds(self._names.cuts)
             if begin < first:
-                if attempt + 1 < _STARTS and self._base()[0].oldest > base.oldest:
+                if attempt + 1 < _STARTS and self._read_base()[0].oldest > base.oldest:
                     continue
                 raise gap(self._clients.place, self._names.cuts)
             if begin > end:
@@ -160,7 +164,7 @@ class Follower:
             ]
         )
 
-    def _base(self) -> tuple[Base, int]:
+    def _read_base(self) -> tuple[Base, int]:
         first, end = self._query.bounds(self._names.positions)
         base = Base(fold=Fold(log=self._identity))
         for message in self._query.read(self._names.positions, first, end):
@@ -207,8 +211,8 @@ class Follower:
                 self._apply_cut(offset, message)
         elif topic == self._names.positions:
             base = self._as_base(message)
-            if base is not None and self._history is not None:
-                self._history.forget(base)
+            if base is not None and (self._base is None or base.oldest > self._base.oldest):
+                self._base = base
         else:
             value = message.value()
             self.note(_text(message.key()), None if value is None else _text(value), offset)

@@ -88,7 +88,7 @@ class KafkaLog:
             Unavailable: there is none, or it does not answer.
         """
         clients, names = Clients(parse_address(url), pipeline), ControlTopics(pipeline)
-        identity = Topics(clients, names, Query(clients)).identity()
+        identity = Topics(clients, names, Query(clients)).await_identity()
         if identity is None:
             raise Unavailable(
                 f"There is no log of pipeline {pipeline!r} at {clients.place}.",

@@ -16,7 +16,7 @@ _TAKEN = 1_000
 # A question that a broker could not answer yet is asked again after this.
 _AGAIN_S = 0.02
 # A topic that was just made is not known to every broker at once; one that stays unknown for so long is gone.
-_KNOWN_EVERYWHERE_S = 3.0
+KNOWN_EVERYWHERE_S = 3.0
 
 
 class Query:
@@ -52,7 +52,7 @@ class Query:
                     return int(bounds[0]), int(bounds[1])
             except KafkaException as error:
                 inner = error_of(error)
-                patience_s = _KNOWN_EVERYWHERE_S if inner.code() in MISSING else ANSWER_S if passing(inner) else 0.0
+                patience_s = KNOWN_EVERYWHERE_S if inner.code() in MISSING else ANSWER_S if passing(inner) else 0.0
                 if waited_s > patience_s and inner.code() == KafkaError._UNKNOWN_PARTITION:
                     raise self.silent(topic) from error
                 if waited_s > patience_s:
@@ -130,6 +130,9 @@ _PASSING = frozenset(
         # What a client says of every partition while no broker answers.
         KafkaError._UNKNOWN_PARTITION,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        # A leader has changed, and client and broker do not yet know of the same one.
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.REPLICA_NOT_AVAILABLE,
         KafkaError.REQUEST_TIMED_OUT,

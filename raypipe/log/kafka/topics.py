@@ -19,7 +19,7 @@ from raypipe.errors import Kind, RaypipeError, SourceGap, Unavailable
 from raypipe.log.kafka.clients import ANSWER_S, MESSAGE_BYTES, Clients
 from raypipe.log.kafka.failures import RECOVER, error_of, explain
 from raypipe.log.kafka.names import ControlTopics, kafka_topic
-from raypipe.log.kafka.query import Query
+from raypipe.log.kafka.query import KNOWN_EVERYWHERE_S, Query
 from raypipe.log.kafka.records import TopicEntry
 
 logger = logging.getLogger(__name__)
@@ -82,9 +82,18 @@ class Topics:
         Raises:
             Unavailable: no answer, or part of the pipeline's own topics is missing.
         """
-        wanted = (self._names.cuts, self._names.positions, self._names.claims, self._names.notes)
-        found = self.describe(wanted)
-        missing = sorted(set(wanted) - set(found))
+        return self._identity(self.describe(self._control))
+
+    def await_identity(self) -> str | None:
+        """Like ``identity``, but waits a little for a log that was just made."""
+        return self._identity(self._describe_all(self._control))
+
+    @property
+    def _control(self) -> tuple[str, ...]:
+        return (self._names.cuts, self._names.positions, self._names.claims, self._names.notes)
+
+    def _identity(self, found: Mapping[str, Described]) -> str | None:
+        missing = sorted(set(self._control) - set(found))
         if self._names.cuts not in found:
             return None
         if missing:
@@ -99,13 +108,7 @@ class Topics:
         """Makes the pipeline's own topics that are missing, the cuts topic last; returns the log's identity."""
         self._create({self._names.claims: (1, _APPENDED), self._names.notes: (1, _COMPACTED)})
         self._create({self._names.positions: (1, _COMPACTED)})
-        self._create({self._names.cuts: (1, _APPENDED)})
-        found = self.identity()
-        if found is None:
-            raise Unavailable(
-                f"Log {self._clients.place} does not show the topics that were just made.", remedy="Try again."
-            )
-        return found
+        return self._create({self._names.cuts: (1, _APPENDED)})[self._names.cuts].id
 
     def rehearse(self) -> None:
         """Asks the brokers whether they would make the pipeline's topics, and makes none.
@@ -133,8 +136,7 @@ class Topics:
             RaypipeError: there is one with messages in it, which are not this log's.
         """
         name = kafka_topic(topic)
-        self._create({name: (self._clients.address.partitions, _TABLE)})
-        found = self.describe([name])[name]
+        found = self._create({name: (self._clients.address.partitions, _TABLE)})[name]
         # Left over from a writer that died before its first commit it is as good as new; with committed messages in it,
         # it belongs to an earlier log or to somebody else.
         for partition in range(found.partitions):
@@ -155,7 +157,7 @@ class Topics:
             SourceGap: one was deleted, or deleted and made anew.
         """
         names = {kafka_topic(topic): topic for topic in known}
-        found = self.describe(names) if names else {}
+        found = self._describe_all(names)
         for name, topic in names.items():
             there, made = found.get(name), known[topic]
             if there is None or there.id != made.id:
@@ -194,6 +196,14 @@ class Topics:
         Raises:
             Unavailable: no answer.
         """
+        try:
+            return self._end(topic)
+        except Unavailable:
+            # A client that has seen a leader go may ask with what it knew of that one: a new client knows nothing yet.
+            self._made = None
+            return self._end(topic)
+
+    def _end(self, topic: str) -> int:
         place = TopicPartition(topic, 0)
         futures = self._admin.list_offsets(
             {place: OffsetSpec.latest()},
@@ -222,7 +232,19 @@ class Topics:
         """Ends the connection."""
         self._made = None
 
-    def _create(self, topics: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
+    def _describe_all(self, names: Collection[str]) -> dict[str, Described]:
+        """The topics that exist; one that is missing is asked for again, because brokers hear of topics one by one."""
+        deadline = time.monotonic() + KNOWN_EVERYWHERE_S
+        found: dict[str, Described] = {}
+        while missing := [name for name in names if name not in found]:
+            found |= self.describe(missing)
+            if len(found) == len(names) or time.monotonic() > deadline:
+                break
+            time.sleep(_AGAIN_S)
+        return found
+
+    def _create(self, topics: Mapping[str, tuple[int, Mapping[str, str]]]) -> dict[str, Described]:
+        """Makes those topics that are missing and returns all, once they can be used."""
         new = [self._new(name, partitions, config) for name, (partitions, config) in topics.items()]
         futures = self._admin.create_topics(new, request_timeout=ANSWER_S, operation_timeout=ANSWER_S)
         for name, future in futures.items():
@@ -234,7 +256,7 @@ class Topics:
         while True:
             found = self.describe(list(topics))
             if len(found) == len(topics) and all(one.led for one in found.values()):
-                return
+                return found
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"Log {self._clients.place} made topics that have no leader after {ANSWER_S:.0f} s:"

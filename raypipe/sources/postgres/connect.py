@@ -6,6 +6,7 @@ stream of changes and the copies of tables are read from that socket by code of 
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -147,11 +148,13 @@ class Session:
 
     def close(self) -> None:
         """Ends the connection; idempotent."""
+        sock = self._connection._usock
+        if sock is None:
+            return
         with suppress(Exception):  # a socket in the middle of a stream takes no farewell
-            self._connection._usock.settimeout(1.0)
+            sock.settimeout(1.0)
             self._connection.close()
-        with suppress(Exception):
-            self._connection._usock.close()
+        _shut(sock)
 
 
 def notice_dead_peers(sock: socket.socket) -> None:
@@ -206,8 +209,15 @@ def _connect(address: Address, purpose: str, replication: bool) -> CoreConnectio
                 startup_params=settings,
             )
         except BaseException:
-            sock.close()  # the library leaves that to the garbage collector
+            _shut(sock)
             raise
+
+
+def _shut(sock: socket.socket) -> None:
+    """Closes a socket for good: ``close`` alone waits for the file object that the library made of it."""
+    handle = sock.detach()
+    if handle >= 0:
+        os.close(handle)
 
 
 def _socket(address: Address) -> socket.socket:
@@ -289,7 +299,7 @@ def answers(address: Address) -> Iterator[None]:
     except DatabaseError as error:
         fields = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         raise meaning(address, str(fields.get("C", "")), str(fields.get("M", "")), error) from error
-    except ssl.SSLError as error:
+    except ssl.SSLCertVerificationError as error:
         raise RaypipeError(
             f"No encrypted connection to {address} could be made.",
             kind=Kind.PIPELINE_FILE,

@@ -5,6 +5,9 @@ The session settings are those that ``types`` names: dates in ISO order, time zo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,12 +49,10 @@ def decimal(kind: pa.DataType) -> Convert:
     """Digits; ``NaN`` and infinities, which a decimal cannot be, do not fit."""
 
     def convert(cells: Cells) -> Values:
-        finite = _starts_with_digit(cells)
-        array = gathered(cells if finite.all() else cells.only(finite), pa.string())
         try:
-            return found(cells, array.cast(kind))
+            return Values(array=gathered(cells, pa.string()).cast(kind))
         except pa.ArrowInvalid:
-            return found(cells, parsed(array, kind))
+            return found(cells, parsed(gathered(cells.only(_starts_with_digit(cells)), pa.string()), kind))
 
     return convert
 
@@ -70,18 +71,17 @@ def binary(cells: Cells) -> Values:
 
 def date(cells: Cells) -> Values:
     """``2026-11-23``, longer years, ``BC``; infinities do not fit."""
-    usual = cells.size == _DATE_BYTES
-    return _moment(cells, usual & _starts_with_digit(cells), pa.date32())
+    return _moment(cells, lambda them: (them.size == _DATE_BYTES) & _starts_with_digit(them), pa.date32())
 
 
 def timestamp(cells: Cells) -> Values:
     """``2026-11-23 12:34:56.123456``, longer years, ``BC``; infinities do not fit."""
-    return _moment(cells, _usual_second(cells, zone_bytes=0), pa.timestamp("us"))
+    return _moment(cells, partial(_usual_second, zone_bytes=0), pa.timestamp("us"))
 
 
 def timestamptz(cells: Cells) -> Values:
     """The same with ``+00`` at the end, as the session's time zone is UTC."""
-    return _moment(cells, _usual_second(cells, zone_bytes=3), pa.timestamp("us", tz="UTC"))
+    return _moment(cells, partial(_usual_second, zone_bytes=3), pa.timestamp("us", tz="UTC"))
 
 
 def time(cells: Cells) -> Values:
@@ -100,11 +100,13 @@ def _usual_second(cells: Cells, zone_bytes: int) -> Mask:
     return usual
 
 
-def _moment(cells: Cells, usual: Mask, kind: pa.DataType) -> Values:
+def _moment(cells: Cells, is_usual: Callable[[Cells], Mask], kind: pa.DataType) -> Values:
+    try:  # Arrow's parser takes the usual ones and refuses all others
+        return Values(array=gathered(cells, pa.string()).cast(kind))
+    except pa.ArrowInvalid:
+        usual = is_usual(cells)
     if cells.present is not None:
         usual = usual | ~cells.present
-    if usual.all():
-        return Values(array=gathered(cells, pa.string()).cast(kind))
     array = gathered(cells.only(usual), pa.string()).cast(kind)
     places = np.flatnonzero(~usual)
     numbers, fits = moments_of_unusual_text(gathered(cells.at(places), pa.string()), kind)

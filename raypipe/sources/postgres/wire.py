@@ -187,6 +187,7 @@ class CopyStream:
             self._failure = error_of(payload.tobytes())
         elif kind == _READY:
             self.finished = True
+            self._wake_at(1)  # whoever speaks on this socket next waits for short answers
         elif kind != _DONE and kind not in _IGNORED:
             raise Corrupt(
                 f"PostgreSQL sent a message of kind {kind} in COPY mode, where there is none.",

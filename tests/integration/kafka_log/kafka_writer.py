@@ -17,8 +17,9 @@ from raypipe.model import Claim
 
 def write(url: str, pipeline: str, claim: Claim, transactions: int) -> bool:
     """Appends until all is there; False after an error that a new start may mend."""
-    log = KafkaLog.open(url, pipeline)
+    log = None
     try:
+        log = KafkaLog.open(url, pipeline)
         claim = log.renew(claim)
         at = int(log.position("shop") or 0)
         for half in range(at, 2 * transactions):
@@ -40,7 +41,8 @@ def write(url: str, pipeline: str, claim: Claim, transactions: int) -> bool:
         print("again:", type(error).__name__, error, flush=True)
         return False
     finally:
-        log.close()
+        if log is not None:
+            log.close()
 
 
 def main(url: str, pipeline: str, transactions: str) -> int:

@@ -172,7 +172,7 @@ def given_up(admin: AdminClient, log: KafkaLog, pipeline: str) -> bool:
 def test_a_log_whose_broker_is_away_says_so_and_goes_on_when_it_is_back(
     single: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("clients", "log", "query", "transaction", "fence", "follow", "topics"):
+    for module in ("log", "query", "transaction", "follow"):
         monkeypatch.setattr(f"raypipe.log.kafka.{module}.ANSWER_S", 3.0)
     pipeline, url = new_pipeline(), url_of(single)
     log = KafkaLog.create(url, pipeline)

@@ -32,14 +32,21 @@ def refused(reading, words: str) -> None:
     assert caught.value.directive is Directive.STOP
 
 
-def test_a_dropped_slot(database, reading):
+def stop_reading(database, reading) -> None:
+    """Closes the source and waits until the server has let go of its slot."""
     reading.source.close()
+    active = f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{database.slot}' AND active"
+    _await(lambda: not database.rows(active))
+
+
+def test_a_dropped_slot(database, reading):
+    stop_reading(database, reading)
     database.rows(f"SELECT pg_drop_replication_slot('{database.slot}')")
     refused(reading, "is gone")
 
 
 def test_a_slot_that_was_made_again(database, reading):
-    reading.source.close()
+    stop_reading(database, reading)
     database.rows(f"SELECT pg_drop_replication_slot('{database.slot}')")
     database.write("INSERT INTO a VALUES (100)")
     database.rows(f"SELECT pg_create_logical_replication_slot('{database.slot}', 'pgoutput')")
@@ -47,7 +54,7 @@ def test_a_slot_that_was_made_again(database, reading):
 
 
 def test_a_slot_that_somebody_advanced(database, reading):
-    reading.source.close()
+    stop_reading(database, reading)
     database.write("INSERT INTO a VALUES (100)")
     database.rows(f"SELECT pg_replication_slot_advance('{database.slot}', pg_current_wal_flush_lsn())")
     refused(reading, "somebody else reads or advances it")

@@ -10,7 +10,8 @@ import pyarrow as pa
 from postgres_database import Database
 
 from raypipe.model import Column, TableName, TableSchema
-from raypipe.sources.postgres.connect import Session, parse_address
+from raypipe.sources.postgres.address import parse_address
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.decode import SentColumn, Shape, copied_rows, decode_copied, shape_of
 from raypipe.sources.postgres.events import Event
 from raypipe.sources.postgres.pgoutput import Scanner

@@ -20,10 +20,10 @@ def committed(seen: list[Event]) -> bool:
     return any(len(event) for event in rows) and bool(rows[-1].transactions.end_lsn[-1:].any())
 
 
-def streamed(lab: Lab, shape: Shape) -> tuple[pa.Table, list[int]]:
+def streamed(lab: Lab, shape: Shape, options: str = "proto_version '1'") -> tuple[pa.Table, list[int]]:
     """The rows of the next transaction that has any, and the places of misfits."""
     tables, misfits = [], []
-    for event in lab.events(committed):
+    for event in lab.events(committed, options):
         if isinstance(event, Rows) and len(event):
             [part] = decode(event, {int(event.oid[0]): shape})
             tables.append(pa.Table.from_batches([part.rows]))
@@ -65,19 +65,24 @@ def as_exact(value: object) -> object:
     return repr(value) if isinstance(value, float) else value
 
 
+def inserts(columns: list[tuple[str, Case]]) -> list[str]:
+    """Every value once, and a row without any."""
+    found = []
+    for place in range(COUNT):
+        given = [(name, case) for name, case in columns if place < len(case.values)]
+        names = ", ".join(["id", *(name for name, _ in given)])
+        values = ", ".join([str(place), *(f"({case.values[place][0]})::{case.declared}" for _, case in given)])
+        found.append(f"INSERT INTO typed ({names}) VALUES ({values})")
+    return [*found, f"INSERT INTO typed (id) VALUES ({COUNT})"]
+
+
 @pytest.fixture
 def typed(lab: Lab) -> Lab:
     """A table with every type, written with the slot waiting."""
     columns = ", ".join(f"{name} {case.declared}" for name, case in zip(COLUMNS, CASES, strict=True))
     lab.database.write(*DEFINITIONS, f"CREATE TABLE typed (id int PRIMARY KEY, {columns})")
     lab.publish("typed")
-    inserts = []
-    for place in range(COUNT):
-        given = [(name, case) for name, case in zip(COLUMNS, CASES, strict=True) if place < len(case.values)]
-        names = ", ".join(["id", *(name for name, _ in given)])
-        values = ", ".join([str(place), *(f"({case.values[place][0]})::{case.declared}" for _, case in given)])
-        inserts.append(f"INSERT INTO typed ({names}) VALUES ({values})")
-    lab.database.write(*inserts, f"INSERT INTO typed (id) VALUES ({COUNT})")
+    lab.database.write(*inserts([*zip(COLUMNS, CASES, strict=True)]))
     return lab
 
 
@@ -100,6 +105,28 @@ def test_every_type_comes_by_stream_and_by_copy_as_what_it_is(typed: Lab) -> Non
         wrong = {place for place, (_, value) in enumerate(case.values) if value is MISFIT}
         parked[-1] -= wrong
     assert {place for place, misfit in enumerate(misfits) if misfit < 0} == parked[-1]
+
+
+def test_a_stream_in_binary_gives_the_same_for_the_types_that_have_such_a_format(lab: Lab) -> None:
+    lab.database.write(*DEFINITIONS)
+    columns = ", ".join(f"{name} {case.declared}" for name, case in zip(COLUMNS, CASES, strict=True))
+    lab.database.write(f"CREATE TABLE every (id int, {columns})")
+    kinds = lab.shape("every").kinds[1:]
+    some = [
+        (name, case) for name, case, kind in zip(COLUMNS, CASES, kinds, strict=True) if kind.from_binary is not None
+    ]
+    assert len(some) > 30
+    columns = ", ".join(f"{name} {case.declared}" for name, case in some)
+    lab.database.write(f"CREATE TABLE typed (id int PRIMARY KEY, {columns})")
+    lab.publish("typed")
+    lab.database.write(*inserts(some))
+    shape = lab.shape("typed")
+    by_text, misfits = streamed(lab, shape)
+    by_binary, same_misfits = streamed(lab, shape, "proto_version '1', binary 'true'")
+    assert by_text.select(shape.schema.names).schema == by_binary.select(shape.schema.names).schema
+    assert misfits == same_misfits
+    for name, case in some:
+        assert exact(by_text.column(name).combine_chunks()) == exact(by_binary.column(name).combine_chunks()), case
 
 
 def test_a_declared_type_is_called_what_the_server_calls_it(typed: Lab) -> None:

@@ -167,6 +167,16 @@ def test_a_type_that_json_cannot_carry_is_refused_by_name() -> None:
         encoded(given)
 
 
+def test_columns_that_differ_in_case_only_are_refused() -> None:
+    columns = (Column(name="id", type=pa.int64()), Column(name="ID", type=pa.int64()))
+    schema = TableSchema(table=TableName("shop", "main", "t"), columns=columns, key=("id",))
+    rows = batch([(Op.INSERT, Image.FULL, 0, 0)]).rows
+    arrays = [*rows.columns[:5], pa.array([1]), pa.array([2])]
+    given = ChangeBatch(schema, pa.record_batch(arrays, schema=ChangeBatch.arrow_schema(schema)))
+    with pytest.raises(SchemaMismatch, match="differ in case only"):
+        encoded(given)
+
+
 @pytest.mark.parametrize("value", [b"", b"hello", b"\xff", b'{"before": 1, "op": "c"}'])
 def test_what_is_no_envelope_is_damage(value: bytes) -> None:
     given = batch([(Op.INSERT, Image.FULL, 0, 0)])

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from postgres_database import Database
 
-from raypipe.sources.postgres.connect import Session, parse_address
+from raypipe.sources.postgres.address import parse_address
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.types import TYPES_SQL
 from raypipe.sources.postgres.wire import CopyStream
 

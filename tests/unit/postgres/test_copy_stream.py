@@ -168,11 +168,13 @@ def test_a_reset_connection_is_unavailable(pair):
 
 def test_a_copy_ends_with_the_servers_readiness(pair):
     ours, theirs = pair
-    theirs.sendall(wal(b"row") + message(b"c", b"") + message(b"C", b"COPY 1\0") + message(b"Z", b"I"))
+    rows = [wal(b"row" * 100)] * 1_000  # enough to be taken for a backlog
+    theirs.sendall(b"".join(rows) + message(b"c", b"") + message(b"C", b"COPY 1\0") + message(b"Z", b"I"))
     stream = CopyStream(ours)
-    assert payloads(stream, 1) == [wal_of(b"row")]
+    assert len(payloads(stream, len(rows))) == len(rows)
     assert stream.gulp(WAIT_S) is None
     assert stream.finished
+    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
     assert stream.release().getblocking()
 
 

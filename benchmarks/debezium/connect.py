@@ -117,6 +117,8 @@ class Connector:
             "snapshot.mode": "no_data",
             "topic.prefix": self.slot,
             "table.include.list": f"public.{self.table}",
+            # What raypipe tells itself through the write-ahead log is none of Debezium's work.
+            "message.prefix.exclude.list": "raypipe.*",
             **SETTINGS[self.name],
         }
         said = len(self.connect.log_text())

@@ -93,6 +93,8 @@ def mixed(lab: Lab, tables: tuple[str, ...], changes: int) -> Written:
     # As many transactions of each size as give it its third of the changes.
     counts = [changes // len(TRANSACTION_SIZES) // size for size in TRANSACTION_SIZES]
     written = sum(count * size for count, size in zip(counts, TRANSACTION_SIZES, strict=True))
+    newest = [lab.value(f"SELECT max(order_id) FROM {name}") for name in tables]
+    oldest = [lab.value(f"SELECT min(order_id) FROM {name}") - 1 for name in tables]
     branches = "\n".join(
         f"""WHEN {number} THEN
             IF what = 0 THEN
@@ -110,8 +112,8 @@ def mixed(lab: Lab, tables: tuple[str, ...], changes: int) -> Written:
     lab.run(
         f"""DO $$
         DECLARE
-            newest bigint[] := array_fill({KEPT_ROWS}, ARRAY[{len(tables)}]);
-            oldest bigint[] := array_fill(0, ARRAY[{len(tables)}]);
+            newest bigint[] := ARRAY{newest};
+            oldest bigint[] := ARRAY{oldest};  -- and all below are gone
             counts int[] := ARRAY{counts};
             sizes int[] := ARRAY{list(TRANSACTION_SIZES)};
             done int[] := array_fill(0, ARRAY[{len(counts)}]);

@@ -22,7 +22,9 @@ from raypipe.sources.postgres.frames import HEADER_BYTES, PADDING_BYTES, Bytes, 
 from raypipe.sources.postgres.refusals import PostgresError, error_of
 
 _BACKLOG_BYTES = 256 * 1024
-_BUSY_BYTES = 16 * 1024  # received at once: there is more than a reader that keeps up ever finds
+# Received at once: there is a backlog. One transaction of a few hundred rows is none, and must not wait for company; in
+# a backlog the server sends this much while one gulp is decoded.
+_BUSY_BYTES = 64 * 1024
 # 256 KiB come within 4 ms at half a million rows per second; when they do not, the backlog is over.
 _LINGER_MS = 5
 _SOCKET_BYTES = 4 << 20  # the server goes on sending while a gulp is decoded

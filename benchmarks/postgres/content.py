@@ -88,7 +88,7 @@ def mixed(lab: Lab, tables: tuple[str, ...], changes: int) -> Written:
     """Inserts (60 %), updates (30 %) and deletes (10 %) on tables of `make_shops`, in transactions of several sizes.
 
     Each transaction inserts into one table, updates the newest rows of the next and deletes the oldest of the one
-    after; tables and sizes take turns, so all of them are mixed throughout.
+    after; the tables take turns for each size, so every table is given as many rows as any other.
     """
     # As many transactions of each size as give it its third of the changes.
     counts = [changes // len(TRANSACTION_SIZES) // size for size in TRANSACTION_SIZES]
@@ -125,7 +125,7 @@ def mixed(lab: Lab, tables: tuple[str, ...], changes: int) -> Written:
                     CONTINUE WHEN done[s] >= turn::bigint * counts[s] / counts[1];
                     done[s] := done[s] + 1;
                     FOR what IN 0 .. 2 LOOP
-                        t := (turn + s + what) % {len(tables)} + 1;
+                        t := (done[s] + s + what) % {len(tables)} + 1;
                         n := (ARRAY[sizes[s] * 6 / 10, sizes[s] * 3 / 10, sizes[s] / 10])[what + 1];
                         CASE t {branches} END CASE;
                     END LOOP;

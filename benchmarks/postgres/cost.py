@@ -105,9 +105,10 @@ def _until_no_sender_runs(lab: Lab) -> None:
 
 
 def _is_sender(child: psutil.Process) -> bool:
-    """Whether a child serves a reader, or has just ended (it has no name then)."""
+    """Whether a child serves a reader, or is just ending: it has no command line then."""
     with suppress(psutil.NoSuchProcess):
-        return child.status() == psutil.STATUS_ZOMBIE or "walsender" in " ".join(child.cmdline())
+        command = child.cmdline()
+        return not command or "walsender" in " ".join(command)
     return False
 
 

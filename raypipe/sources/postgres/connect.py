@@ -195,6 +195,7 @@ def _connect(address: Address, purpose: str, replication: bool) -> CoreConnectio
     settings = {**SETTINGS, **_OWN_SETTINGS}
     if replication:
         settings["wal_sender_timeout"] = SENDER_TIMEOUT
+        settings["logical_decoding_work_mem"] = address.decoding_memory
     with answers(address):
         sock = _socket(address)
         try:

@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.json:
         asked.json.write_text(as_json(reports))
     if asked.markdown:
-        asked.markdown.write_text(as_markdown(reports, about, size))
+        asked.markdown.write_text(
+            as_markdown(reports, about, size, [name for name in BENCHMARKS if name not in (asked.only or BENCHMARKS)])
+        )
     return int(left_out)
 
 

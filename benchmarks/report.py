@@ -22,8 +22,8 @@ def as_json(reports: Iterable[Report]) -> str:
     return json.dumps([result.to_dict() for report in reports for result in report.results], indent=2) + "\n"
 
 
-def as_markdown(reports: Sequence[Report], machine: Mapping[str, str], size: Size) -> str:
-    """The page ``docs/benchmarks.md``."""
+def as_markdown(reports: Sequence[Report], machine: Mapping[str, str], size: Size, left_out: Sequence[str] = ()) -> str:
+    """The page ``docs/benchmarks.md``; says which benchmarks were left out of the run."""
     figures = [
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),
@@ -58,6 +58,7 @@ def as_markdown(reports: Sequence[Report], machine: Mapping[str, str], size: Siz
             "",
             *figures,
             "",
+            *([f"Not in this run: {', '.join(f'`{name}`' for name in left_out)}.", ""] if left_out else []),
             *explained,
         ]
     )

@@ -20,8 +20,9 @@ class EventFormatter(logging.Formatter):
     default_msec_format = ""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The event and its fields."""
-        fields = "".join(f" {name}={value}" for name, value in vars(record).items() if name not in _ORDINARY)
+        """The event and its fields; Ray puts one of its own into every record, with an underscore before its name."""
+        given = {name: value for name, value in vars(record).items() if name not in _ORDINARY and name[0] != "_"}
+        fields = "".join(f" {name}={value}" for name, value in given.items())
         return f"{self.formatTime(record)} {record.levelname} {record.name}: {record.message}{fields}"
 
 

@@ -112,6 +112,8 @@ class Reader:
                 self._claim = log.renew(self._claim)
             source = self._open_source()
             pump = Pump(source, log, self._prefix, self._claim, self._poll_bytes)
+            if log.position(source.instance) is None:
+                self._reload = ()  # nothing of it is in the log: the source loads all of its tables
             # A commit whose reply was lost may have begun a load already: the log knows, this object does not.
             self._forget_fulfilled(log)
             pump.open([each.table for each in self._reload])

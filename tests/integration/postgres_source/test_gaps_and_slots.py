@@ -147,15 +147,6 @@ def confirmed(database) -> str:
     return f"{high.zfill(8)}/{low.zfill(8)}"
 
 
-def test_what_the_server_keeps_for_us_is_told(database, reading):
-    before = reading.source.kept()["kept_bytes"]
-    database.write("INSERT INTO a SELECT generate_series(1000, 9000)")
-    assert reading.source.kept()["kept_bytes"] > before + 100_000
-    reading.drain()
-    reading.source.acknowledge(reading.position)
-    _await(lambda: reading.source.kept()["kept_bytes"] < 100_000)
-
-
 @pytest.mark.parametrize(("database", "failover"), [("postgres18", True), ("postgres15", False)], indirect=["database"])
 def test_a_slot_follows_a_failover_where_the_server_can(database, read, failover):
     database.write(*TABLE)
@@ -220,6 +211,18 @@ def test_a_server_that_ends_in_mid_stream_goes_on_where_it_was(private, end, rea
     database.reconnect()
     database.write("INSERT INTO a VALUES (301)")
     reading.agree()
+
+
+@pytest.mark.parametrize("private", [(18, {}), (15, {})], indirect=True)
+def test_what_the_server_keeps_for_us_is_told(private, reading_of):
+    """On a server of our own: what others write would be kept for us too."""
+    database, reading = reading_of(private)
+    before = reading.source.kept()["kept_bytes"]
+    database.write("INSERT INTO a SELECT generate_series(1000, 9000)")
+    assert reading.source.kept()["kept_bytes"] > before + 100_000
+    reading.drain()
+    reading.source.acknowledge(reading.position)
+    _await(lambda: reading.source.kept()["kept_bytes"] < 100_000)
 
 
 @pytest.mark.parametrize("private", [(18, {})], indirect=True)

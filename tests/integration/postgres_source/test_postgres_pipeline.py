@@ -93,7 +93,7 @@ def wrong(report: Report) -> dict[str, tuple[int, int, int]]:
 def await_run(plan: Plan) -> None:
     """Waits until the run that was just started has told that it is at work."""
     began, deadline = time.time(), time.monotonic() + 30
-    with closing(open_existing_log(plan.log)) as log:
+    with closing(open_existing_log(plan.log, pipeline=plan.pipeline)) as log:
         while True:
             text = log.notes(STATUS_NOTE).get(STATUS_NOTE)
             status = Status.from_json(text) if text is not None else None

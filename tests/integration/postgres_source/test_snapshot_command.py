@@ -25,7 +25,7 @@ def test_tables_are_loaded_again_by_command_while_the_pipeline_runs(database, tm
     plan = assemble(load(file))
     run_local(plan, until="idle")
     topic = "postgres_shop.shop.public.orders"
-    with closing(open_existing_log(plan.log)) as log:
+    with closing(open_existing_log(plan.log, pipeline=plan.pipeline)) as log:
         before = log.load_begins(topic)
 
         def command(*words: str) -> str:

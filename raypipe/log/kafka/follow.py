@@ -93,16 +93,23 @@ class Follower:
         Raises:
             Unavailable: one does not end in time.
         """
-        deadline = time.monotonic() + ANSWER_S
+        if not self.settles(end, ANSWER_S):
+            raise Unavailable(
+                f"Log {self._clients.place} has a transaction that another writer has not ended.",
+                remedy="The broker gives it up after transaction_timeout_ms, and the reader tries again until then. One"
+                " that stays for longer hangs in the broker: see kafka-transactions.sh find-hanging.",
+                log=self._clients.place,
+            )
+        return self.sync()
+
+    def settles(self, end: int, within_s: float) -> bool:
+        """Whether every transaction below an end of the cuts topic ends within a time."""
+        deadline = time.monotonic() + within_s
         while self._query.bounds(self._names.cuts)[1] < end:
             if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"Log {self._clients.place} has a transaction that another writer has not ended.",
-                    remedy="The broker gives it up after transaction_timeout_ms; the reader tries again until then.",
-                    log=self._clients.place,
-                )
+                return False
             time.sleep(_AGAIN_S)
-        return self.sync()
+        return True
 
     def await_cut(self, number: int) -> bool:
         """Waits until the record of that number has come; False if it does not in time."""

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from raypipe import faults
 from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError
-from raypipe.log.kafka.clients import Clients
+from raypipe.log.kafka.clients import ANSWER_S, Clients
 from raypipe.log.kafka.failures import FENCED, explain
 from raypipe.log.kafka.fence import Fence, take
 from raypipe.log.kafka.fold import InstanceState
 from raypipe.log.kafka.follow import Follower
-from raypipe.log.kafka.names import ControlTopics, partition_key, topic_and_partition
+from raypipe.log.kafka.names import ControlTopics, kafka_topic, partition_key, topic_and_partition
 from raypipe.log.kafka.records import TopicEntry
 from raypipe.log.kafka.topics import Topics
 from raypipe.model import Claim, Cut
 
 ResultT = TypeVar("ResultT")
+
+# What ends at all ends within milliseconds, unless its writer is alive and slow.
+_SOON_S = 2.0
 
 
 class Writer:
@@ -67,7 +71,10 @@ class Writer:
         try:
             fence.check(instance, claim)
             # The transaction of whoever wrote before has ended one way or the other: this is all there will be of it.
-            history = follower.settle(topics.end(names.cuts))
+            end = topics.end(names.cuts)
+            if not follower.settles(end, _SOON_S):
+                self._end_what_hangs(names.cuts)
+            history = follower.settle(end)
             self.identity = history.now.log
             self.entries: dict[str, TopicEntry] = {}
             self.fresh: dict[str, TopicEntry] = {}  # made by this writer, in no record yet
@@ -77,6 +84,23 @@ class Writer:
         except BaseException:
             self.close()
             raise
+
+    def _end_what_hangs(self, cuts: str) -> None:
+        """Ends what the broker may have left open of our own transactional id.
+
+        A broker that restarts can lose the end of a transaction (KAFKA-12671, KAFKA-18957): taking the id over ends
+        nothing then, since the coordinator knows of nothing, and the partition hides all that follows for ever. A
+        transaction of the same id over the same partitions that is given up ends both; it ends nobody else's. What it
+        cannot do is left to the wait that follows.
+        """
+        known = self._follower.sync().now.instances.get(self.instance, InstanceState())
+        partitions = [(kafka_topic(topic), number) for topic, number in map(topic_and_partition, known.ends)]
+        with suppress(KafkaException):
+            self.begin()
+            for name, number in [(cuts, 0), *partitions]:
+                self.producer.produce(name, value=b"", partition=number)
+            self.flush(ANSWER_S)
+            self._told(lambda: self.producer.abort_transaction(ANSWER_S))
 
     @property
     def producer(self) -> Producer:

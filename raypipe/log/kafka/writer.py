@@ -92,6 +92,9 @@ class Writer:
         nothing then, since the coordinator knows of nothing, and the partition hides all that follows for ever. A
         transaction of the same id over the same partitions that is given up ends both; it ends nobody else's. What it
         cannot do is left to the wait that follows.
+
+        No commit that a reader was told of can be undone so: one returns only when everybody sees its cut. And rows
+        that stay behind without their cut are found out by the numbers of the messages when they are read.
         """
         known = self._follower.sync().now.instances.get(self.instance, InstanceState())
         partitions = [(kafka_topic(topic), number) for topic, number in map(topic_and_partition, known.ends)]

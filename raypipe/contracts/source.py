@@ -127,8 +127,8 @@ class Source(Protocol):
         """
         ...
 
-    def wait(self, timeout_s: float) -> None:
-        """Returns as soon as there may be something new, at the latest after the timeout."""
+    def wait(self, timeout_s: float) -> bool:
+        """Returns as soon as there may be something new, at the latest after the timeout; False if there is not yet."""
         ...
 
     def acknowledge(self, position: str) -> None:

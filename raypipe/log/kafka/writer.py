@@ -78,6 +78,7 @@ class Writer:
             self.identity = history.now.log
             self.entries: dict[str, TopicEntry] = {}
             self.fresh: dict[str, TopicEntry] = {}  # made by this writer, in no record yet
+            self.next_offsets: dict[str, int] = {}  # of partitions that this writer's last transaction in them left
             mine = {topic_and_partition(key)[0] for key in self.state.ends}
             self.entries = {topic: history.now.topics[topic] for topic in sorted(mine)}
             topics.check_tables(self.entries)

@@ -125,9 +125,10 @@ class DebeziumSource:
             self.close()  # whatever was half read is read again from the log's position
             raise
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         """See ``raypipe.contracts.Source``; the next message ends the wait."""
         self._require_open().wait(timeout_s)
+        return True
 
     def acknowledge(self, position: str) -> None:
         """See ``raypipe.contracts.Source``: the topics are others', who decide how long to keep them."""

@@ -40,6 +40,8 @@ ASK_EVERY_S = 0.02
 # An idle slot holds back at most so much of the server's log, for at most so long.
 HEARTBEAT_BYTES = 16 << 20
 HEARTBEAT_S = 30.0
+# Less than this has come at once: there is no backlog, and nobody need ask how far the server is.
+BACKLOG_BYTES = 64 << 10
 # The catalog is compared with what is known of the tables this often; Relation messages tell the rest at once.
 LOOK_EVERY_S = 1.0
 
@@ -169,15 +171,20 @@ class Reader:
     # The stream
 
     def _follow(self, gathered: Gathered, max_bytes: int, limit: Position | None) -> None:
-        """Takes what the stream has, up to what is on the server's disk now, or to the limit."""
-        goal = limit.lsn if limit is not None else self._flushed()
+        """Takes what the stream has: a little, or all up to what is on the server's disk now; or up to the limit."""
+        goal = None if limit is None else limit.lsn
         copied = gathered.bytes
         patience = PATIENCE_UPTO_S if limit is not None else PATIENCE_S
         deadline = time.monotonic() + patience
         asked_at = time.monotonic()
-        while self.position.lsn < self._end(goal) and gathered.bytes - copied < max_bytes:
-            event = self._stream.next(ASK_EVERY_S)
+        while gathered.bytes - copied < max_bytes and not self._reached(goal):
+            event = self._stream.next(ASK_EVERY_S if goal is not None else 0.0)
             now = time.monotonic()
+            if event is None and goal is None:
+                if self.position.boundary and 0 < gathered.bytes - copied < BACKLOG_BYTES:
+                    break  # what was written meanwhile comes with the next piece
+                goal = self._flushed()
+                continue
             if event is None:
                 if now > deadline:
                     if limit is not None:
@@ -203,6 +210,11 @@ class Reader:
     def _end(self, goal: int) -> int:
         """Where a piece ends: rows that were completed are right where their round ends, so a boundary lies there."""
         return goal if self._round is None else self._round.lsn
+
+    def _reached(self, goal: int | None) -> bool:
+        if goal is None:
+            return self._round is not None and self.position.lsn >= self._round.lsn
+        return self.position.lsn >= self._end(goal)
 
     def _flushed(self) -> int:
         return lsn_of(self._session.one("SELECT pg_current_wal_flush_lsn()::text")[0])

@@ -150,11 +150,11 @@ class PostgresSource:
         """See ``raypipe.contracts.CanPauseLoads``; a table without a key that is being copied is copied to its end."""
         self._require_open().reader.paused = paused
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         """See ``raypipe.contracts.Source``; the server's own message ends the wait."""
         opened = self._require_open()
-        if opened.reader.paused or not opened.reader.position.loading:
-            opened.stream.wait(timeout_s)
+        loads = bool(opened.reader.position.loading) and not opened.reader.paused
+        return loads or opened.stream.wait(timeout_s)
 
     def acknowledge(self, position: str) -> None:
         """See ``raypipe.contracts.Source``; the server forgets what lies before at its next checkpoint."""

@@ -168,13 +168,14 @@ class SqliteSource:
                 opened.seen = seen
             return piece
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         """See ``raypipe.contracts.Source``; looks every four milliseconds, and prunes meanwhile."""
         opened = self._require_open()
         deadline = time.monotonic() + timeout_s
-        while not self._may_have_news(opened) and (left := deadline - time.monotonic()) > 0:
+        while not (news := self._may_have_news(opened)) and (left := deadline - time.monotonic()) > 0:
             if not opened.pruner.prune():
                 time.sleep(min(LOOK_EVERY_S, left))
+        return news
 
     def _may_have_news(self, opened: _Open) -> bool:
         if opened.seen is None:

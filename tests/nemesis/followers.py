@@ -1,4 +1,4 @@
-"""Readers that follow a log while it is written: one of Kafka's records, one from cut to cut; both tell what they got."""
+"""Followers of a log that is being written: one by Kafka's records, one from cut to cut; both tell what they got."""
 
 from __future__ import annotations
 

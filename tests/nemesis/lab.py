@@ -98,9 +98,7 @@ def opened_lab(home: Home) -> Iterator[Lab]:
             private_postgres(home, 18, POSTGRES_SETTINGS) as postgres,
             private_kafka(home, brokers=BROKERS, settings=BROKER_SETTINGS, before_start=lead) as kafka,
         ):
-            yield Lab(
-                postgres=postgres, kafka=kafka, to_postgres=ways.to(postgres.port), to_brokers=tuple(found)
-            )
+            yield Lab(postgres=postgres, kafka=kafka, to_postgres=ways.to(postgres.port), to_brokers=tuple(found))
     finally:
         ways.close()
 
@@ -266,8 +264,10 @@ class Arena:
         """Until every follower has polled something more."""
         polls = [len(follower.polls) for follower in self.followers]
         wait_until(
-            lambda: all(len(follower.polls) > before for follower, before in zip(self.followers, polls, strict=True))
-            or any(follower.failure for follower in self.followers),
+            lambda: (
+                all(len(follower.polls) > before for follower, before in zip(self.followers, polls, strict=True))
+                or any(follower.failure for follower in self.followers)
+            ),
             "progress",
         )
 
@@ -305,19 +305,14 @@ class Arena:
     def _since_last_check(self) -> tuple[list[Write], list[Poll]]:
         at, *polled = self._episode
         polls = [
-            poll
-            for follower, before in zip(self.followers, polled, strict=True)
-            for poll in follower.polls[before:]
+            poll for follower, before in zip(self.followers, polled, strict=True) for poll in follower.polls[before:]
         ]
         return self.journal.writes[at:], polls
 
     def _unseen(self) -> bool:
         at, *polled = self._episode
         committed = {
-            value
-            for write in self.journal.writes[at:]
-            if write.outcome is Outcome.COMMITTED
-            for value in write.values
+            value for write in self.journal.writes[at:] if write.outcome is Outcome.COMMITTED for value in write.values
         }
         return any(
             committed - {record.value for poll in follower.polls[before:] for record in poll.records}

@@ -151,12 +151,17 @@ def postgres_crashed(arena: Arena, chance: random.Random) -> str:
 
 
 def _down_and_up(arena: Arena, chance: random.Random, brokers: list[KafkaBroker]) -> None:
+    """Kills brokers and starts them again; a single one comes back while other things happen already."""
+    arena.lab.kafka.start()
+    for broker in arena.lab.kafka.brokers:
+        broker.await_ready()
     for broker in brokers:
         broker.kill()
     assert all(broker.pid is None for broker in brokers)
     if len(brokers) == 1 and chance.random() < 0.7:
         arena.await_progress()  # two of three are enough
-    arena.lab.kafka.start()
+    for broker in brokers:
+        broker.launch()
 
 
 def broker_killed(arena: Arena, chance: random.Random) -> str:

@@ -271,6 +271,11 @@ class Arena:
             "progress",
         )
 
+    def told(self) -> list[str]:
+        """What the reader said, and which errors the followers met."""
+        said = [line for line in self.reader.said if line.strip() not in ("streaming", "settled")]
+        return [*said, *(f"{each.name}: {error}" for each in self.followers for error in each.again[-3:])]
+
     def source(self) -> Counter[tuple[str, Row]]:
         """The rows of the tables now."""
         found: Counter[tuple[str, Row]] = Counter()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -106,7 +107,7 @@ def main(source: str, url: str, pipeline: str, tables: str, mutant: str = "") ->
             state = "settled"
         line = f"{state} {report.error}"
         if line != told:
-            print(line, flush=True)
+            print(line, *([f"at {time.time():.1f}"] if report.error else []), flush=True)
             told = line
         if report.fatal is not None:
             return 3 if isinstance(report.fatal, Fenced) else 4

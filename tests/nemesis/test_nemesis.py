@@ -24,6 +24,8 @@ from cluster.services.home import Home
 LASTS_S = float(os.environ.get("RAYPIPE_NEMESIS_S", "0"))
 # For a history that is broken, so that what is missing does not come.
 BROKEN_WITHIN_S = 4.0
+# What takes longer than this is told with what the reader and the followers said meanwhile.
+LONG_S = 20.0
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300 + 2 * LASTS_S)]
 
@@ -53,7 +55,10 @@ def test_whatever_happens_each_change_is_in_the_log_once_and_in_order(arena: Are
             fired[fault.__name__] += 1
             arena.await_progress()
             found = arena.check()
-            print(f"{at:6.1f} s, {time.monotonic() - began - at:4.1f} s: {fault.__name__}, {proof}", flush=True)
+            took = time.monotonic() - began - at
+            print(f"{at:6.1f} s, {took:4.1f} s: {fault.__name__}, {proof}", flush=True)
+            if took > LONG_S:
+                print(*arena.told()[-10:], sep="\n")
             assert wrong(found) == {}, (fault.__name__, [follower.failure for follower in arena.followers])
     assert wrong(arena.whole_history()) == {}
     assert set(fired) == {fault.__name__ for fault in FAULTS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 from confluent_kafka.admin import AdminClient
@@ -81,12 +82,18 @@ def postgres_half_open(arena: Arena, chance: random.Random) -> str:
 
 
 def kafka_half_open(arena: Arena, chance: random.Random) -> str:
-    ways = arena.lab.to_brokers if chance.random() < 0.5 else chance.sample(arena.lab.to_brokers, 1)
-    before = sum(way.withheld for way in ways)
-    for way in ways:
-        way.hang()
+    """Of one broker or of all; also of all if the one has nothing to say to anybody just now."""
+    ways = arena.lab.to_brokers
+    before, deadline = sum(way.withheld for way in ways), time.monotonic() + 1
+    hanging = ways if chance.random() < 0.5 else tuple(chance.sample(ways, 1))
+
+    def some() -> bool:
+        for way in ways if time.monotonic() > deadline else hanging:
+            way.hang()
+        return sum(way.withheld for way in ways) > before
+
     try:
-        wait_until(lambda: sum(way.withheld for way in ways) > before, "something to withhold")
+        wait_until(some, "something to withhold")
         _last(chance.uniform(0.2, 2.0))
         if chance.random() < 0.5:
             for way in ways:

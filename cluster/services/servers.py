@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from cluster.services.home import Home
@@ -100,10 +100,12 @@ def private_kafka(
     brokers: int = 1,
     settings: Mapping[str, str] | None = None,
     java_options: Sequence[str] = QUICK_TO_START,
+    before_start: Callable[[KafkaCluster], None] = lambda _: None,
 ) -> Iterator[KafkaCluster]:
     """A cluster of one's own on free ports, started in a temporary folder and removed at the end.
 
-    It is quick to start rather than quick at work; ``java_options=()`` for measurements. Raises `NotInstalled`.
+    It is quick to start rather than quick at work; ``java_options=()`` for measurements. ``before_start`` is given the
+    cluster when its ports are known, to change settings of single brokers. Raises `NotInstalled`.
     """
     with private_folder(home.account, "kafka") as folder, claimed_ports(len(KAFKA_PORTS) * brokers) as claimed:
         numbers = iter(claimed)
@@ -119,6 +121,7 @@ def private_kafka(
             settings={**SOON_MISSED, **(settings or {})},
         )
         try:
+            before_start(servers)
             servers.start()
             yield servers
         finally:

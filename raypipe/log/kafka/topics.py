@@ -6,7 +6,7 @@ import base64
 import logging
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -215,6 +215,29 @@ class Topics:
             return int(self._result(future, topic).offset)
         except _NoSuchTopic:
             raise self._explained(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), topic) from None
+
+    def unsettled(self, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Partitions with a transaction that has not ended, and the offset where the first of them begins.
+
+        Those that cannot be asked about are left out.
+
+        Args:
+            places: Topic in Kafka and partition.
+        """
+        if not places:
+            return {}
+        stable, ends = (
+            self._ends(places, level) for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+        )
+        return {place: offset for place, offset in stable.items() if offset < ends.get(place, offset)}
+
+    def _ends(self, places: Sequence[tuple[str, int]], level: IsolationLevel) -> dict[tuple[str, int], int]:
+        asked = {TopicPartition(name, number): OffsetSpec.latest() for name, number in places}
+        found: dict[tuple[str, int], int] = {}
+        for place, future in self._admin.list_offsets(asked, isolation_level=level, request_timeout=ANSWER_S).items():
+            with suppress(KafkaException):
+                found[place.topic, place.partition] = int(future.result().offset)
+        return found
 
     def delete_below(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Deletes the messages below an offset, for partitions by (name in Kafka, partition)."""

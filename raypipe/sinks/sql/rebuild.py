@@ -8,6 +8,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
 
+from raypipe.errors import SchemaMismatch
+from raypipe.sinks.nested import is_nested
+from raypipe.sinks.sql.nested_text import same_text
+
 _NEW = "raypipe_widened"
 
 
@@ -20,9 +24,13 @@ def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any
         after: Stored types wanted; begins with the columns of ``before``.
         cursor: To ask for the table's indexes, which go with the old table and are made again.
         quoting: SQLite's.
+
+    Raises:
+        SchemaMismatch: a list or a struct would have another text.
     """
     quoted = quoting.identifier_preparer.quote_identifier
     name = quoted(table.name)
+    _refuse_other_texts(table.name, before, after)
     if all(after.field(field.name).type == field.type for field in before):
         declared = {column.name: column.type.compile(quoting) for column in table.columns}
         added = [field.name for field in after if field.name not in before.names]
@@ -43,6 +51,21 @@ def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any
         f"ALTER TABLE {quoted(_NEW)} RENAME TO {name}",
         *indexes,
     ]
+
+
+def _refuse_other_texts(table: str, before: pa.Schema, after: pa.Schema) -> None:
+    """What lists hold cannot be rewritten by a statement of SQLite, so their texts must do as they are."""
+    for field in before:
+        wide = after.field(field.name).type
+        if is_nested(field.type) and not same_text(field.type, wide):
+            raise SchemaMismatch(
+                f"Column {field.name} of {table} in SQLite holds {field.type} as JSON text, and as {wide} its text "
+                "would be another.",
+                remedy="Cast it in the step's SQL to the type the table has, or change the step so that it is loaded "
+                "again.",
+                table=table,
+                column=field.name,
+            )
 
 
 def _converted(value: str, before: pa.DataType, after: pa.DataType) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-NULL = "null"
+JSON_NULL = "null"
 # All that JSON wants escaped besides the quote and the backslash.
 _CONTROL = r"[\x00-\x1f]"
 _ESCAPES = {chr(code): json.dumps(chr(code))[1:-1] for code in range(0x20)}
@@ -30,7 +30,7 @@ def json_arrays(lists: pa.ListArray, elements: pa.Array) -> pa.Array:
         lists: Whose lengths count.
         elements: JSON of ``lists.flatten()``, NULL for ``null``.
     """
-    return in_brackets(pc.binary_join(relisted(lists, elements.fill_null(NULL)), ","))
+    return in_brackets(pc.binary_join(relisted(lists, elements.fill_null(JSON_NULL)), ","))
 
 
 def json_objects(names: Sequence[str], members: Sequence[pa.Array]) -> pa.Array:
@@ -41,7 +41,7 @@ def json_objects(names: Sequence[str], members: Sequence[pa.Array]) -> pa.Array:
         members: JSON of each, NULL for ``null``.
     """
     parts = [
-        pc.binary_join_element_wise(json.dumps(name, ensure_ascii=False), member.fill_null(NULL), ":")
+        pc.binary_join_element_wise(json.dumps(name, ensure_ascii=False), member.fill_null(JSON_NULL), ":")
         for name, member in zip(names, members, strict=True)
     ]
     return pc.binary_join_element_wise("{", pc.binary_join_element_wise(*parts, ","), "}", "")

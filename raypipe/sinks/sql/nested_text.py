@@ -20,15 +20,13 @@ be compared in place of the value.
 
 from __future__ import annotations
 
-import binascii
 import json
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.codec import decimal_text, json_arrays, json_objects, json_strings
+from raypipe.codec import decimal_text, hex_text, hex_values, json_arrays, json_objects, json_strings
 from raypipe.errors import Corrupt
 from raypipe.sinks.nested import converted, is_nested, outline, retyped
 from raypipe.sinks.text import moment_text, moments
@@ -66,7 +64,7 @@ def nested_values(text: pa.Array, stored: pa.DataType) -> pa.Array:
             read = database.sql("SELECT json_transform_strict(text, ?) AS value FROM given", params=[structure])
             texts = read.to_arrow_table()["value"].combine_chunks()
         return converted(texts.cast(retyped(stored, lambda _: pa.string())), stored, _leaf_values)
-    except (duckdb.Error, pa.ArrowInvalid, binascii.Error):
+    except (duckdb.Error, pa.ArrowInvalid, ValueError):
         raise Corrupt(f"A stored text is no {stored}.") from None
 
 
@@ -88,7 +86,7 @@ def _leaf_text(column: pa.Array) -> pa.Array:
     if types.is_temporal(stored):
         return json_strings(moment_text(column))
     if types.is_binary(stored):
-        return json_strings(_hex(column))
+        return json_strings(hex_text(column))
     if types.is_floating(stored):
         return _number_text(column)
     text = column.cast(pa.string())
@@ -98,7 +96,7 @@ def _leaf_text(column: pa.Array) -> pa.Array:
 def _leaf_values(text: pa.Array, stored: pa.DataType) -> pa.Array:
     if pa.types.is_temporal(stored):
         return moments(text, stored)
-    return _unhex(text) if pa.types.is_binary(stored) else text.cast(stored)
+    return hex_values(text) if pa.types.is_binary(stored) else text.cast(stored)
 
 
 def _number_text(column: pa.Array) -> pa.Array:
@@ -106,24 +104,3 @@ def _number_text(column: pa.Array) -> pa.Array:
     for plain, quoted in _NO_NUMBERS.items():
         text = pc.if_else(pc.equal(text, plain), quoted, text)
     return text
-
-
-def _hex(column: pa.Array) -> pa.Array:
-    column = pa.concat_arrays([column])  # drops an offset
-    _, offsets, data = column.buffers()
-    digits = pa.py_buffer(binascii.hexlify(data) if data is not None else b"")
-    doubled = pa.py_buffer(np.frombuffer(offsets, np.int32)[: len(column) + 1].astype(np.int64) * 2)
-    text = pa.Array.from_buffers(pa.large_string(), len(column), [None, doubled, digits]).cast(pa.string())
-    return pc.if_else(column.is_valid(), text, pa.scalar(None, pa.string()))
-
-
-def _unhex(text: pa.Array) -> pa.Array:
-    text = pa.concat_arrays([text])
-    _, offsets, digits = text.buffers()
-    begins = np.frombuffer(offsets, np.int32)[: len(text) + 1]
-    if (begins % 2).any():
-        raise binascii.Error
-    data = pa.py_buffer(binascii.unhexlify(memoryview(digits)[: begins[-1]]) if digits is not None else b"")
-    halved = pa.py_buffer((begins // 2).astype(np.int32))
-    values = pa.Array.from_buffers(pa.binary(), len(text), [None, halved, data])
-    return pc.if_else(text.is_valid(), values, pa.scalar(None, pa.binary()))

@@ -15,25 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.codec import JSON_NULL, in_brackets, json_objects, json_strings
-from raypipe.model import COMMIT, OP, ORDINAL, TIME, ChangeBatch, Column, Image, Op, TableName, TableSchema
+from raypipe.model import COMMIT, OP, ORDINAL, TIME, ChangeBatch, Image, Op, TableSchema
 from raypipe.sources.postgres.misfits import Misfits
 from raypipe.sources.postgres.server_text import server_text
+from raypipe.sources.quarantine import quarantine_schema
 
-QUARANTINE = "_raypipe_quarantine"
 _SCHEMA = "public"
 _GOES = pa.array([int(Op.UPDATE_BEFORE), int(Op.DELETE)], pa.int8())
 
 
-def quarantine_schema(instance: str) -> TableSchema:
-    """Of the instance's table ``_raypipe_quarantine``; the same as for any other source."""
-    names = ("table_name", "row_key", "column_name", "reason", "row")
-    return TableSchema(
-        table=TableName(instance, _SCHEMA, QUARANTINE),
-        columns=tuple(
-            Column(name=name, type=pa.string(), declared="json" if name == "row" else "text") for name in names
-        ),
-        key=("table_name", "row_key"),
-    )
+def quarantine_of(instance: str) -> TableSchema:
+    """The schema of the instance's quarantine."""
+    return quarantine_schema(instance, _SCHEMA, text="text", json="json")
 
 
 def park(
@@ -73,7 +66,7 @@ def park(
 
 def emptied(instance: str, commit: int, ordinal: int, time_us: int | None) -> ChangeBatch:
     """The quarantine's own TRUNCATE."""
-    schema = quarantine_schema(instance)
+    schema = quarantine_of(instance)
     system = [
         pa.array([int(Op.TRUNCATE)], pa.int8()),
         pa.array([int(Image.FULL)], pa.int8()),
@@ -93,7 +86,7 @@ def _changes(
     instance: str,
 ) -> ChangeBatch:
     """An insert for each image that enters the quarantine, a delete by key for each other one."""
-    quarantine = quarantine_schema(instance)
+    quarantine = quarantine_of(instance)
     read = pc.equal(rows.column(OP), int(Op.READ)).to_numpy(zero_copy_only=False)
     ops = np.where(enters, np.where(read, np.int8(Op.READ), np.int8(Op.INSERT)), np.int8(Op.DELETE))
     images = np.where(enters, np.int8(Image.FULL), np.int8(Image.KEY))

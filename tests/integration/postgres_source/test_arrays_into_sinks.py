@@ -11,12 +11,13 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 from postgres_database import Database
+from reading import wrong
 
 from raypipe.local.assemble import assemble
 from raypipe.local.run import run_local
 from raypipe.plan.model import Plan
 from raypipe.spec import load
-from raypipe.verify import Report, verify
+from raypipe.verify import verify
 
 PIPELINE = """
 pipeline: arrays
@@ -86,14 +87,6 @@ def plan(database: Database, tmp_path: Path) -> Plan:
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE.format(url=database.url))
     return assemble(load(file))
-
-
-def wrong(report: Report) -> dict[str, tuple[int, int, int]]:
-    return {
-        f"{table.sink}.{table.table}": (table.missing, table.extra, table.different)
-        for table in report.tables
-        if not table.ok
-    }
 
 
 def test_arrays_arrive_in_every_sink_as_they_are(plan: Plan, database: Database, tmp_path: Path) -> None:

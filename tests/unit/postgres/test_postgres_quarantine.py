@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, ChangeBatch, Column, Image, Op, TableName, TableSchema
 from raypipe.sources.postgres.misfits import Misfits
-from raypipe.sources.postgres.quarantine import emptied, park, quarantine_schema
+from raypipe.sources.postgres.quarantine import emptied, park, quarantine_of
 
 PRICES = TableSchema(
     table=TableName("shop", "public", "prices"),
@@ -73,7 +73,7 @@ def test_a_row_that_does_not_fit_goes_into_quarantine_with_its_key_and_reason():
     assert parked == 2
     assert told(changes) == [("INSERT", "FULL", '["2"]'), ("READ", "FULL", '["3"]')]
     assert changes is not None
-    assert changes.schema == quarantine_schema("shop")
+    assert changes.schema == quarantine_of("shop")
     [row, _] = changes.rows.to_pylist()
     assert (row["table_name"], row["column_name"]) == ("shop.prices", "price")
     assert row["reason"] == "a numeric(12,2) that decimal128(12, 2) cannot hold"

@@ -112,10 +112,12 @@ def net_multiset(batch: ChangeBatch) -> MultisetNet:
     rows = _table(_comparable(_take(batch.rows.select(names), counted)))
     rows = rows.append_column(WEIGHT, pa.array(weights[counted]))
     nested = [name for name in names if is_nested(rows.schema.field(name).type)]
-    grouped = rows.append_column(_ROW, pa.array(np.arange(rows.num_rows)))
+    grouped, wanted = rows, [(WEIGHT, "sum")]
+    if nested:  # each group's first row tells the values that the codes stand for
+        grouped, wanted = rows.append_column(_ROW, pa.array(np.arange(rows.num_rows))), [*wanted, (_ROW, "min")]
     for name in nested:
         grouped = grouped.set_column(names.index(name), name, codes(rows[name].combine_chunks()))
-    summed = grouped.group_by(names, use_threads=False).aggregate([(WEIGHT, "sum"), (_ROW, "min")])
+    summed = grouped.group_by(names, use_threads=False).aggregate(wanted)
     columns = [rows[name].take(summed[f"{_ROW}_min"]) if name in nested else summed[name] for name in names]
     net = pa.table([*columns, summed[f"{WEIGHT}_sum"]], schema=rows.schema)
     return MultisetNet(truncated=truncated, weights=net.filter(pc.not_equal(net[WEIGHT], 0)))

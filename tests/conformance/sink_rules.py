@@ -479,15 +479,16 @@ def a_list_is_no_key(stage: Stage) -> None:
 def what_a_list_holds_is_widened_like_a_column(stage: Stage) -> None:
     def version(element: pa.DataType, number: int) -> TableSchema:
         inner = pa.list_(pa.struct([("n", element), ("s", pa.string())]))
-        return replace(KEYED, columns=(KEYED.columns[0], Column(name="v", type=inner)), version=number)
+        added = (Column(name="w", type=pa.list_(pa.timestamp("us"))),) if number > 1 else ()
+        return replace(KEYED, columns=(KEYED.columns[0], Column(name="v", type=inner), *added), version=number)
 
     narrow, wide, text = version(pa.int16(), 1), version(pa.int64(), 2), version(pa.string(), 3)
     run = stage.run(table(narrow)).open()
     run.epoch(1, changes(narrow, (TRUNCATE,), (READ, 1, [{"n": 7, "s": "a"}, None]), (READ, 2, [])))
-    run.epoch(2, changes(wide, (BEFORE, 2, []), (AFTER, 2, [{"n": 2**40, "s": None}])))
+    run.epoch(2, changes(wide, (BEFORE, 2, [], None), (AFTER, 2, [{"n": 2**40, "s": None}], [None])))
     run.close()
     again = stage.run(table(wide)).open(2)
-    assert again.rows() == [(1, [{"n": 7, "s": "a"}, None]), (2, [{"n": 2**40, "s": None}])]
+    assert again.rows() == [(1, [{"n": 7, "s": "a"}, None], None), (2, [{"n": 2**40, "s": None}], [None])]
     with pytest.raises(SchemaMismatch, match="v"):
         again.epoch(3, changes(text, (INSERT, 3, [{"n": "x", "s": "y"}])))
     again.abort()

@@ -8,11 +8,12 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
 
-from raypipe.errors import SchemaMismatch
 from raypipe.sinks.nested import is_nested
-from raypipe.sinks.sql.nested_text import same_text
+from raypipe.sinks.sql.nested_text import nested_text, nested_values, same_text
 
 _NEW = "raypipe_widened"
+_TEXTS = "raypipe_texts"  # temporary: the texts that lists and structs get
+_TEXT_ROWS = 65_536
 
 
 def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any, quoting: sa.Dialect) -> list[str]:
@@ -24,13 +25,9 @@ def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any
         after: Stored types wanted; begins with the columns of ``before``.
         cursor: To ask for the table's indexes, which go with the old table and are made again.
         quoting: SQLite's.
-
-    Raises:
-        SchemaMismatch: a list or a struct would have another text.
     """
     quoted = quoting.identifier_preparer.quote_identifier
     name = quoted(table.name)
-    _refuse_other_texts(table.name, before, after)
     if all(after.field(field.name).type == field.type for field in before):
         declared = {column.name: column.type.compile(quoting) for column in table.columns}
         added = [field.name for field in after if field.name not in before.names]
@@ -39,33 +36,54 @@ def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any
         "SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL", (table.name,)
     )
     indexes = [sql for (sql,) in cursor.fetchall()]
+    rewritten = _rewritten(table.name, before, after, cursor, quoting)
     columns = ", ".join(quoted(field.name) for field in before)
-    values = ", ".join(_converted(quoted(field.name), field.type, after.field(field.name).type) for field in before)
+    values = ", ".join(
+        f"(SELECT r.{quoted(field.name)} FROM temp.{_TEXTS} AS r WHERE r.id = t._rowid_)"
+        if field.name in rewritten
+        else _converted(f"t.{quoted(field.name)}", field.type, after.field(field.name).type)
+        for field in before
+    )
     # In SQLite's own order (https://www.sqlite.org/lang_altertable.html, section 7): renaming the new table instead of
     # the old one leaves views that name it alone.
     new = table.to_metadata(sa.MetaData(), name=_NEW)
     return [
         str(CreateTable(new).compile(dialect=quoting)),
-        f"INSERT INTO {quoted(_NEW)} ({columns}) SELECT {values} FROM {name}",
+        f"INSERT INTO {quoted(_NEW)} ({columns}) SELECT {values} FROM {name} AS t",
+        *([f"DROP TABLE temp.{_TEXTS}"] if rewritten else []),
         f"DROP TABLE {name}",
         f"ALTER TABLE {quoted(_NEW)} RENAME TO {name}",
         *indexes,
     ]
 
 
-def _refuse_other_texts(table: str, before: pa.Schema, after: pa.Schema) -> None:
-    """What lists hold cannot be rewritten by a statement of SQLite, so their texts must do as they are."""
-    for field in before:
-        wide = after.field(field.name).type
-        if is_nested(field.type) and not same_text(field.type, wide):
-            raise SchemaMismatch(
-                f"Column {field.name} of {table} in SQLite holds {field.type} as JSON text, and as {wide} its text "
-                "would be another.",
-                remedy="Cast it in the step's SQL to the type the table has, or change the step so that it is loaded "
-                "again.",
-                table=table,
-                column=field.name,
-            )
+def _rewritten(table: str, before: pa.Schema, after: pa.Schema, cursor: Any, quoting: sa.Dialect) -> list[str]:
+    """Puts the wider texts of lists and structs into a temporary table, where they differ; returns their columns.
+
+    No statement of SQLite could rewrite them. Rows are read in the order of their ids, a batch at a time.
+    """
+    nested = [field for field in before if is_nested(field.type)]
+    changed = [field for field in nested if not same_text(field.type, after.field(field.name).type)]
+    if not changed:
+        return []
+    quoted = quoting.identifier_preparer.quote_identifier
+    names = ", ".join(quoted(field.name) for field in changed)
+    cursor.execute(f"CREATE TEMPORARY TABLE {_TEXTS} (id INTEGER PRIMARY KEY, {names})")
+    # The driver takes a column's type from its first row, so that one is a sample.
+    samples = ", ".join("''" for _ in changed)
+    read = f"SELECT _rowid_, {names} FROM {quoted(table)} WHERE _rowid_ > ? ORDER BY _rowid_ LIMIT {_TEXT_ROWS}"
+    last = -(2**63)
+    while True:
+        cursor.execute(f"SELECT 0, {samples} UNION ALL SELECT * FROM ({read})", (last,))
+        ids, *texts = cursor.fetch_arrow_table().slice(1).columns
+        if not len(ids):
+            return [field.name for field in changed]
+        last = ids[-1].as_py()
+        columns = {"id": ids}
+        for field, text in zip(changed, texts, strict=True):
+            wide = after.field(field.name).type
+            columns[field.name] = nested_text(nested_values(text.combine_chunks(), field.type).cast(wide))
+        cursor.adbc_ingest(_TEXTS, pa.table(columns), mode="append", temporary=True)
 
 
 def _converted(value: str, before: pa.DataType, after: pa.DataType) -> str:

@@ -13,6 +13,7 @@ from raypipe.sinks.sql.nested_text import nested_text, nested_values, same_text
 
 _NEW = "raypipe_widened"
 _TEXTS = "raypipe_texts"  # temporary: the texts that lists and structs get
+_ID = "_raypipe_id"  # its rows' ids; no column of a table can be called that
 _TEXT_ROWS = 65_536
 
 
@@ -39,7 +40,7 @@ def rebuilding(table: sa.Table, before: pa.Schema, after: pa.Schema, cursor: Any
     rewritten = _rewritten(table.name, before, after, cursor, quoting)
     columns = ", ".join(quoted(field.name) for field in before)
     values = ", ".join(
-        f"(SELECT r.{quoted(field.name)} FROM temp.{_TEXTS} AS r WHERE r.id = t._rowid_)"
+        f"(SELECT r.{quoted(field.name)} FROM temp.{_TEXTS} AS r WHERE r.{_ID} = t._rowid_)"
         if field.name in rewritten
         else _converted(f"t.{quoted(field.name)}", field.type, after.field(field.name).type)
         for field in before
@@ -68,7 +69,7 @@ def _rewritten(table: str, before: pa.Schema, after: pa.Schema, cursor: Any, quo
         return []
     quoted = quoting.identifier_preparer.quote_identifier
     names = ", ".join(quoted(field.name) for field in changed)
-    cursor.execute(f"CREATE TEMPORARY TABLE {_TEXTS} (id INTEGER PRIMARY KEY, {names})")
+    cursor.execute(f"CREATE TEMPORARY TABLE {_TEXTS} ({_ID} INTEGER PRIMARY KEY, {names})")
     # The driver takes a column's type from its first row, so that one is a sample.
     samples = ", ".join("''" for _ in changed)
     read = f"SELECT _rowid_, {names} FROM {quoted(table)} WHERE _rowid_ > ? ORDER BY _rowid_ LIMIT {_TEXT_ROWS}"
@@ -79,7 +80,7 @@ def _rewritten(table: str, before: pa.Schema, after: pa.Schema, cursor: Any, quo
         if not len(ids):
             return [field.name for field in changed]
         last = ids[-1].as_py()
-        columns = {"id": ids}
+        columns = {_ID: ids}
         for field, text in zip(changed, texts, strict=True):
             wide = after.field(field.name).type
             columns[field.name] = nested_text(nested_values(text.combine_chunks(), field.type).cast(wide))

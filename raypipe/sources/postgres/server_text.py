@@ -125,7 +125,7 @@ def _float_text(values: pa.Array) -> pa.Array:
     text = values.cast(pa.string())
     for arrow, server in _FLOATS.items():
         text = pc.if_else(pc.equal(text, arrow), server, text)
-    return pc.replace_substring_regex(text, r"e([+-])(\d)$", r"e\g<1>0\2")
+    return pc.replace_substring_regex(text, r"e([+-])(\d)$", r"e\10\2")  # one digit names a group: \1, then a zero
 
 
 def _array(lists: pa.ListArray) -> pa.Array:

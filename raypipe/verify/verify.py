@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import tempfile
 import threading
 import time
@@ -16,6 +14,7 @@ from pathlib import Path
 from raypipe.contracts import Log, SinkContents
 from raypipe.engine.status import STATUS_NOTE, Status
 from raypipe.errors import InvariantBroken, RaypipeError, Unavailable
+from raypipe.local.at_work import at_work
 from raypipe.local.run import run_local
 from raypipe.log import open_existing_log, open_log
 from raypipe.model import SinkTable
@@ -91,7 +90,7 @@ def verify(
 def _a_run(plan: Plan, log: Log, observer: Observer) -> Iterator[Callable[[], None]]:
     """A run to talk to, the one at work or one of our own; yields a check that it still lives."""
     status = _status(log)
-    if status is not None and _at_work(status):
+    if status is not None and at_work(status):
         observer(f"run {status.run} is at work; it goes on")
         yield lambda: _check_alive(log)
         return
@@ -172,24 +171,9 @@ def _status(log: Log) -> Status | None:
     return Status.from_json(text) if text is not None else None
 
 
-def _at_work(status: Status) -> bool:
-    """Whether a run's conductor lives: its note is fresh and, on this machine, so is its process."""
-    if not status.alive(time.time()):
-        return False
-    if status.host != socket.gethostname():
-        return True
-    try:
-        os.kill(status.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _check_alive(log: Log) -> None:
     status = None
     with suppress(RaypipeError):
         status = _status(log)
-    if status is not None and not _at_work(status):
+    if status is not None and not at_work(status):
         raise Unavailable("The run ended while it was being verified.", remedy="Verify again: a stopped one works too.")

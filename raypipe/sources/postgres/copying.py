@@ -6,14 +6,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.errors import Unavailable
 from raypipe.sources.postgres.connect import Session, meaning, quoted
 from raypipe.sources.postgres.decode import Shape, copied_rows, decode_copied
 from raypipe.sources.postgres.keys import order_of, row_of
+from raypipe.sources.postgres.misfits import Misfits
 from raypipe.sources.postgres.refusals import PostgresError
 from raypipe.sources.postgres.schema import Table
 from raypipe.sources.postgres.wire import CopyStream
@@ -28,11 +27,11 @@ class Copied:
 
     Attributes:
         columns: Of the shape's schema.
-        misfits: For each row the place of its first column that does not fit its type, -1 if all do; None if all do.
+        misfits: Values that do not fit their column's type; None if all do.
     """
 
     columns: tuple[pa.Array, ...]
-    misfits: npt.NDArray[np.int32] | None
+    misfits: Misfits | None
 
 
 def copy_rows(session: Session, sql: str, shape: Shape, gulp_bytes: int = 4 << 20) -> Iterator[Copied]:

@@ -368,5 +368,5 @@ def _chosen(decoded: Decoded, keep: np.ndarray) -> Decoded:
         rows=decoded.rows.filter(pa.array(keep)),
         row=decoded.row[keep],
         absent=None if decoded.absent is None else decoded.absent[keep],
-        misfits=None if decoded.misfits is None else decoded.misfits[keep],
+        misfits=None if decoded.misfits is None else decoded.misfits.filter(keep),
     )

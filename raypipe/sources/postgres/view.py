@@ -78,7 +78,7 @@ class PostgresView:
             if part.misfits is None:
                 yield batch
                 continue
-            fits = part.misfits < 0
+            fits = part.misfits.places < 0
             parked += int(len(fits) - fits.sum())
             yield batch.filter(pa.array(fits))
         self._parked[table] = parked

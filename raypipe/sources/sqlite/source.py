@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from raypipe.contracts import Piece, SourceView
 from raypipe.errors import InvariantBroken, Unavailable
 from raypipe.model import TableSchema
+from raypipe.sources.quarantine import QUARANTINE
 from raypipe.sources.sqlite.connect import answers, connect, inspecting, path_of, quoted, reading
 from raypipe.sources.sqlite.gaps import require_unbroken
 from raypipe.sources.sqlite.install import install, installed, read_captures, remove, separate
 from raypipe.sources.sqlite.position import Position
 from raypipe.sources.sqlite.prune import Pruner
-from raypipe.sources.sqlite.quarantine import QUARANTINE
 from raypipe.sources.sqlite.reader import Reader, Stand, in_line
 from raypipe.sources.sqlite.schema import require_shape, require_tables
 from raypipe.sources.sqlite.spool import Spool

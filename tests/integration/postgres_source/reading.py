@@ -15,6 +15,7 @@ from postgres_database import Database
 from raypipe.contracts import Piece
 from raypipe.model import IMAGE, OP, ChangeBatch, Image, Op
 from raypipe.sources import open_source
+from raypipe.verify import Report
 
 PLENTY = 1 << 24
 ABSENT = {Op.UPDATE_BEFORE, Op.DELETE}
@@ -175,3 +176,12 @@ def writers(database: Database, count: int, seed: int, choose: Callable[[random.
         for thread in threads:
             thread.join()
     assert not failures, failures[0]
+
+
+def wrong(report: Report) -> dict[str, tuple[int, int, int]]:
+    """Of each sink table that a verification found wrong: rows missing, extra and different."""
+    return {
+        f"{table.sink}.{table.table}": (table.missing, table.extra, table.different)
+        for table in report.tables
+        if not table.ok
+    }

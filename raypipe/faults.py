@@ -55,6 +55,9 @@ MUTANTS = (
     "mutant.cut_before_data",  # a sink commits its cut before its data
     "mutant.no_fence",  # a sink or log does not check the generation
     "mutant.torn_cut",  # the log marks a cut in the middle of a transaction
+    "mutant.no_watermark",  # rows that are read again go out before the stream has passed what they saw
+    "mutant.backfill_touched",  # rows that are read again replace what the stream has written meanwhile
+    "mutant.event_at_once",  # a change of a table's shape counts from where the stream stands when it is heard of
     "mutant.retain_early",  # the log forgets what a sink has not committed
 )
 

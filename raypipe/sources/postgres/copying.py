@@ -20,6 +20,9 @@ from raypipe.sources.postgres.wire import CopyStream
 
 # A server that sends nothing for this long while it copies is taken for dead; a sort before the first row takes time.
 SILENT_S = 300.0
+# How much larger than asked for a chunk may become before it is cut off.
+TOO_LARGE = 2
+GULP_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,11 @@ class Copied:
 
     columns: tuple[pa.Array, ...]
     misfits: npt.NDArray[np.int32] | None
+
+
+def gulp_bytes(room: int) -> int:
+    """How much of a copy is taken at once, so that one that turns out too large is noticed soon."""
+    return max(64 << 10, min(GULP_BYTES, room))
 
 
 def copy_rows(session: Session, sql: str, shape: Shape, gulp_bytes: int = 4 << 20) -> Iterator[Copied]:
@@ -79,3 +87,22 @@ def select_chunk(table: Table, shape: Shape, cursor: Sequence[str], limit: int) 
     order = order_of(table)
     beyond = f" WHERE ({order}) > ({row_of(table, cursor)})" if cursor else ""
     return f"{select_rows(table, shape)}{beyond} ORDER BY {order} LIMIT {limit}"
+
+
+def select_part(table: Table, shape: Shape, source: tuple[str, str], cursor: Sequence[str], limit: int) -> str:
+    """The next rows by key behind a cursor, of a part of a table.
+
+    Args:
+        table: Whose rows they are.
+        shape: Whose columns.
+        source: What to read from as SQL, and a condition; empty for none.
+        cursor: A key as texts; empty at the beginning.
+        limit: Rows at most.
+    """
+    chosen = ", ".join(
+        kind.copy_sql.format(quoted(name)) for kind, name in zip(shape.kinds, shape.schema.names, strict=True)
+    )
+    order = order_of(table)
+    beyond = f"({order}) > ({row_of(table, cursor)})" if cursor else ""
+    given = " AND ".join(filter(None, (source[1], beyond)))
+    return f"SELECT {chosen} FROM {source[0]}{f' WHERE {given}' if given else ''} ORDER BY {order} LIMIT {limit}"

@@ -1,4 +1,8 @@
-"""Puts the capture into a server and takes it out: a publication that names the tables, a slot that keeps our place."""
+"""Puts the capture into a server and takes it out.
+
+That is a publication that names the tables, a slot that keeps our place, and event triggers that tell where tables are
+altered.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from raypipe.errors import Kind, RaypipeError, SourceGap, Unavailable
+from raypipe.sources.postgres import telling
 from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.connect import Session, literal, quoted
 from raypipe.sources.postgres.gaps import read_slot
@@ -36,7 +41,7 @@ class Published:
 
 
 def install(instance: str, address: Address, tables: Sequence[str]) -> None:
-    """Makes publication and slot, so that changes are kept for us from now on; what is there already stays.
+    """Makes publication, event triggers and slot, so that changes are kept for us from now on; what is there stays.
 
     Raises:
         RaypipeError: the server does not decode logically, or the user may not do this.
@@ -46,13 +51,14 @@ def install(instance: str, address: Address, tables: Sequence[str]) -> None:
         require_logical(session)
         chosen = require_tables(session, instance, [path_of(name) for name in tables])
         publish(session, instance, chosen)
+        telling.install(session)
         make_slot(session)
     finally:
         session.close()
 
 
 def remove(address: Address) -> None:
-    """Drops slot and publication. The pipeline then has to load its tables again.
+    """Drops slot, publication and event triggers. The pipeline then has to load its tables again.
 
     Raises:
         Unavailable: the slot is in use.
@@ -68,6 +74,7 @@ def remove(address: Address) -> None:
                 )
             session.run(f"SELECT pg_drop_replication_slot({literal(address.slot)})")
         session.run(f"DROP PUBLICATION IF EXISTS {quoted(address.publication)}")
+        telling.remove(session)
     finally:
         session.close()
 

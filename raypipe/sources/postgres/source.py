@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 from raypipe.contracts import Piece, SourceView
 from raypipe.errors import InvariantBroken, SchemaMismatch
 from raypipe.model import TableSchema
-from raypipe.sources.postgres import install
+from raypipe.sources.postgres import install, telling
 from raypipe.sources.postgres.address import parse_address
 from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.gaps import Server, read_kept, read_server, read_slot, require_same, require_slot
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.reader import Reader
-from raypipe.sources.postgres.schema import path_of, require_tables
+from raypipe.sources.postgres.schema import find_tables, path_of, require_tables
 from raypipe.sources.postgres.snapshot import current_moment
 from raypipe.sources.postgres.stream import Stream
 from raypipe.sources.postgres.view import PostgresView, exact_moment
+
+# A backfill that cannot go on yet is tried again after this.
+BACKFILL_WAIT_S = 0.05
 
 
 @dataclass(kw_only=True)
@@ -102,18 +105,26 @@ class PostgresSource:
         if stands is not None:
             require_same(self.instance, stands, server, self._address)
             require_slot(self.instance, stands, read_slot(session, self._address), server)
-        tables = require_tables(session, self.instance, self._paths)
+        # A table that was dropped after the reader knew it has its place in the stream.
+        needed = [path for path in self._paths if stands is None or path not in stands.tables]
+        require_tables(session, self.instance, needed)
+        tables = find_tables(session, self.instance, self._paths)
         install.publish(session, self.instance, tables)
+        telling.install(session)
         if stands is None:
             stands = self._position(server, install.make_slot(session))
         captured = Captured(self.instance, self._paths, session)
-        known = {path: table for path, table in stands.tables.items() if path in tables}
-        loading = {path: load for path, load in stands.loading.items() if path in known}
+        known = {path: each for path, each in stands.tables.items() if path in self._paths}
+        loading = {path: load for path, load in stands.loading.items() if path in known and path in tables}
         restart = {path for path in self._paths if self._relation(path) in reload or path not in known}
-        # Altered while nobody looked; and a table without a key cannot be loaded on from where it was.
-        restart |= {path for path, table in known.items() if table.print != captured.print_now(tables[path])}
+        # What was copied may have been altered since; and a table without a key is not loaded on from where it was.
+        restart |= {path for path in loading if known[path].print != captured.print_now(tables[path])}
         restart |= {path for path, load in loading.items() if not tables[path].key and load.rows and load.chunk is None}
-        start = replace(stands, timeline=server.timeline, tables=known, loading=loading)
+        due = {path: since for path, since in stands.due.items() if path in known}
+        if restart:
+            due |= dict.fromkeys(restart, current_moment(session).xmax)
+        backfills = {path: each for path, each in stands.backfills.items() if path in known}
+        start = replace(stands, timeline=server.timeline, tables=known, loading=loading, due=due, backfills=backfills)
         stream = Stream(self._address, start.lsn, replication, session)
         reader = Reader(
             instance=self.instance,
@@ -122,8 +133,6 @@ class PostgresSource:
             stream=stream,
             captured=captured,
             position=start,
-            restart=restart,
-            since=current_moment(session).xmax if restart else 0,
         )
         return _Open(session=session, stream=stream, reader=reader)
 
@@ -153,8 +162,11 @@ class PostgresSource:
     def wait(self, timeout_s: float) -> None:
         """See ``raypipe.contracts.Source``; the server's own message ends the wait."""
         opened = self._require_open()
-        if opened.reader.paused or not opened.reader.position.loading:
+        reader = opened.reader
+        if reader.paused or not (reader.position.loading or reader.position.backfills):
             opened.stream.wait(timeout_s)
+        elif not reader.position.loading:
+            opened.stream.wait(min(timeout_s, BACKFILL_WAIT_S))  # for transactions to end, or the stream to get there
 
     def acknowledge(self, position: str) -> None:
         """See ``raypipe.contracts.Source``; the server forgets what lies before at its next checkpoint."""
@@ -168,9 +180,11 @@ class PostgresSource:
         """See ``raypipe.contracts.Source``: rows loaded, of those that the server's statistics estimate."""
         reader = self._require_open().reader
         estimates = reader.estimates
+        read = {path: each.rows for path, each in reader.position.backfills.items()}
+        read |= {path: load.rows for path, load in reader.position.loading.items()}
         return {
-            self._relation(path): min(load.rows / max(estimates.get(path, 0.0), load.rows, 1.0), 0.99)
-            for path, load in reader.position.loading.items()
+            self._relation(path): min(rows / max(estimates.get(path, 0.0), rows, 1.0), 0.99)
+            for path, rows in read.items()
         }
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ def reading(database, read):
 
 def settle(reading):
     """Reads on until the catalog was looked at again and whatever follows from it was loaded."""
-    reading.source._open.reader._looked_at = 0.0
+    reading.source._open.reader._evolution.wants_look = True
     reading.drain()
     reading.until_loaded()
 

@@ -223,6 +223,8 @@ class Reader:
 
     def _end(self, goal: int) -> int:
         """Where a piece ends: rows that were completed are right where their round ends, so a boundary lies there."""
+        if self.position.due and self.position.boundary:
+            return self.position.lsn  # a load that is due begins before anything else of its table comes by
         return goal if self._round is None else self._round.lsn
 
     def _flushed(self) -> int:
@@ -265,6 +267,8 @@ class Reader:
     def _bound(self, limit: Position | None) -> int | None:
         """Transactions that commit from here on are left for the next piece."""
         bounds = [each.lsn for each in (limit, self._round) if each is not None]
+        if self.position.due and self.position.partial is not None:
+            bounds.append(self.position.partial.commit + 1)
         return min(bounds, default=None)
 
     def _visible_later(self, xids: np.ndarray) -> None:

@@ -105,9 +105,9 @@ class PostgresSource:
         if stands is not None:
             require_same(self.instance, stands, server, self._address)
             require_slot(self.instance, stands, read_slot(session, self._address), server)
-        # A table that was dropped after the reader knew it has its place in the stream.
-        needed = [path for path in self._paths if stands is None or path not in stands.tables]
-        require_tables(session, self.instance, needed)
+        # Later a table may be gone: that has its place in the stream, and another may take its name.
+        if stands is None:
+            require_tables(session, self.instance, self._paths)
         tables = find_tables(session, self.instance, self._paths)
         install.publish(session, self.instance, tables)
         telling.install(session)
@@ -116,7 +116,7 @@ class PostgresSource:
         captured = Captured(self.instance, self._paths, session)
         known = {path: each for path, each in stands.tables.items() if path in self._paths}
         loading = {path: load for path, load in stands.loading.items() if path in known and path in tables}
-        restart = {path for path in self._paths if self._relation(path) in reload or path not in known}
+        restart = {path for path in tables if self._relation(path) in reload or path not in known}
         # What was copied may have been altered since; and a table without a key is not loaded on from where it was.
         restart |= {path for path in loading if known[path].print != captured.print_now(tables[path])}
         restart |= {path for path, load in loading.items() if not tables[path].key and load.rows and load.chunk is None}

@@ -66,15 +66,15 @@ def remove(address: Address) -> None:
     session = Session(address, "remove")
     try:
         slot = read_slot(session, address)
+        if slot is not None and slot.active_pid is not None:
+            raise Unavailable(
+                f"Replication slot {address.slot} is being read by process {slot.active_pid} of the server.",
+                remedy="Stop the pipeline first.",
+            )
+        telling.remove(session)
         if slot is not None:
-            if slot.active_pid is not None:
-                raise Unavailable(
-                    f"Replication slot {address.slot} is being read by process {slot.active_pid} of the server.",
-                    remedy="Stop the pipeline first.",
-                )
             session.run(f"SELECT pg_drop_replication_slot({literal(address.slot)})")
         session.run(f"DROP PUBLICATION IF EXISTS {quoted(address.publication)}")
-        telling.remove(session)
     finally:
         session.close()
 

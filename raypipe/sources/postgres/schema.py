@@ -33,10 +33,12 @@ _COLUMNS_SQL = """
 SELECT a.attrelid::int8, a.attname::text, a.atttypid::int8, a.atttypmod, a.attndims::int4, a.attnum::int4,
   a.atthasmissing OR (c.relkind = 'p' AND EXISTS (
     SELECT FROM pg_partition_tree(c.oid) p JOIN pg_attribute l ON l.attrelid = p.relid
-    WHERE p.isleaf AND l.attname = a.attname AND l.atthasmissing)), a.attgenerated <> '', quote_ident(n.nspname) || '.' || quote_ident(t.typname),
+    WHERE p.isleaf AND l.attname = a.attname AND l.atthasmissing)),
+  a.attgenerated <> '', quote_ident(n.nspname) || '.' || quote_ident(t.typname),
   (SELECT quote_ident(m.nspname) || '.' || quote_ident(l.collname) FROM pg_collation l
    JOIN pg_namespace m ON m.oid = l.collnamespace WHERE l.oid = a.attcollation AND a.attcollation <> t.typcollation)
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_namespace n ON n.oid = t.typnamespace
 WHERE a.attrelid IN ({oids}) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"""
 
 _KEYS_SQL = """

@@ -73,7 +73,8 @@ BEGIN
           SELECT jsonb_agg(jsonb_build_object('number', a.attnum, 'name', a.attname, 'type', a.atttypid::int8,
             'typmod', a.atttypmod, 'missing', a.atthasmissing OR (c.relkind = 'p' AND EXISTS (
               SELECT FROM pg_partition_tree(c.oid) p JOIN pg_attribute l ON l.attrelid = p.relid
-              WHERE p.isleaf AND l.attname = a.attname AND l.atthasmissing)), 'not_null', a.attnotnull, 'storage', a.attstorage::text,
+              WHERE p.isleaf AND l.attname = a.attname AND l.atthasmissing)),
+            'not_null', a.attnotnull, 'storage', a.attstorage::text,
             'default', CASE WHEN a.attidentity <> '' THEN 'identity' WHEN NOT a.atthasdef THEN 'none'
               WHEN a.atthasmissing THEN 'constant' ELSE 'expression' END) ORDER BY a.attnum)
           FROM pg_attribute a

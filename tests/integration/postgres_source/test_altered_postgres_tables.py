@@ -13,7 +13,10 @@ NOTHING, AGAIN, LOAD = "nothing", "again", "load"
 
 CHANGES = {
     "a column with a constant default": (AGAIN, "ALTER TABLE items ADD COLUMN stock int NOT NULL DEFAULT 7"),
-    "a column with a volatile default": (AGAIN, "ALTER TABLE items ADD COLUMN at timestamptz DEFAULT clock_timestamp()"),
+    "a column with a volatile default": (
+        AGAIN,
+        "ALTER TABLE items ADD COLUMN at timestamptz DEFAULT clock_timestamp()",
+    ),
     "a column without a default": (NOTHING, "ALTER TABLE items ADD COLUMN note text"),
     "a column that is filled by an update": (
         NOTHING,
@@ -61,8 +64,7 @@ CHANGES = {
     "a comment": (NOTHING, "COMMENT ON TABLE items IS 'of the shop'"),
 }
 ITEMS = (
-    "(id int PRIMARY KEY, name text NOT NULL, price int, weight int, code varchar(5), amount numeric(10,2),"
-    " body text)"
+    "(id int PRIMARY KEY, name text NOT NULL, price int, weight int, code varchar(5), amount numeric(10,2), body text)"
 )
 
 
@@ -72,7 +74,8 @@ def reading(request, database, read):
     database.write(
         f"CREATE TABLE items{ITEMS}",
         "ALTER TABLE items ALTER COLUMN body SET STORAGE EXTERNAL",
-        "INSERT INTO items SELECT g, 'n' || g, g, -g, 'c' || g, g / 3.0, repeat('b', 3000) FROM generate_series(1, 50) g",
+        "INSERT INTO items SELECT g, 'n' || g, g, -g, 'c' || g, g / 3.0, repeat('b', 3000)"
+        " FROM generate_series(1, 50) g",
         "CREATE TABLE others(LIKE items INCLUDING ALL)",
         "INSERT INTO others SELECT * FROM items WHERE id % 5 = 1",
     )

@@ -10,7 +10,7 @@ from reading import writers
 
 from raypipe import faults
 from raypipe.model import IMAGE, OP, Image, Op
-from raypipe.sources.postgres.position import Position, Backfill
+from raypipe.sources.postgres.position import Backfill, Position
 
 
 def read_again(reading, *tables: str, **what) -> None:

@@ -31,7 +31,11 @@ def an_alteration(chance: random.Random) -> list[str]:
             [f"ALTER TABLE {table} ALTER COLUMN price TYPE int USING price + 1"],
             [f"ALTER TABLE {table} ALTER COLUMN {column} TYPE text"],
             [f"ALTER TABLE {table} ALTER COLUMN id TYPE {chance.choice(['int', 'bigint'])}"],
-            [f"ALTER TABLE {table} RENAME TO x", f"ALTER TABLE {other} RENAME TO {table}", f"ALTER TABLE x RENAME TO {other}"],
+            [
+                f"ALTER TABLE {table} RENAME TO x",
+                f"ALTER TABLE {other} RENAME TO {table}",
+                f"ALTER TABLE x RENAME TO {other}",
+            ],
             [f"DROP TABLE {table}", f"CREATE TABLE {table}{MADE}", f"INSERT INTO {table} VALUES (1, {number}, 'anew')"],
             [f"TRUNCATE {table}", f"INSERT INTO {table}(id, price) VALUES (1, {number})"],
             [f"ALTER TABLE {table} SET (fillfactor = {number + 10 if number > 10 else 90})"],
@@ -61,7 +65,9 @@ def test_tables_altered_by_chance_beside_writers_end_as_they_are_in_the_source(
 ):
     chance = random.Random(f"{seed} {triggers} {streaming}")
     for table in TABLES:
-        database.write(f"CREATE TABLE {table}{MADE}", f"INSERT INTO {table} SELECT g, g, 'n' FROM generate_series(1, 300) g")
+        database.write(
+            f"CREATE TABLE {table}{MADE}", f"INSERT INTO {table} SELECT g, g, 'n' FROM generate_series(1, 300) g"
+        )
     reading = read(*TABLES, event_triggers=triggers, streaming=streaming).open().until_loaded()
     done = []
     with writers(database, 2, seed, some_changes, ALTERED):

@@ -56,9 +56,10 @@ class Evolution:
         instance: Name.
         session: For the catalog.
         captured: The chosen tables.
+        told: Event triggers have told of everything since the reader's position.
     """
 
-    def __init__(self, instance: str, session: Session, captured: Captured) -> None:
+    def __init__(self, instance: str, session: Session, captured: Captured, *, told: bool) -> None:
         self._instance = instance
         self._session = session
         self._captured = captured
@@ -67,7 +68,7 @@ class Evolution:
         self._look: _Look | None = None  # waits for its place
         self._heard: set[str] = set()  # tables that the stream has told something of since that look
         self._looked_at = 0.0
-        self.told = telling.tells(session)
+        self.told = told
         self.wants_look = True
 
     def known_as(self, path: str, table: Table, known: Known | None) -> Known:

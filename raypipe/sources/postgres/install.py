@@ -6,6 +6,7 @@ altered.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ def install(instance: str, address: Address, tables: Sequence[str]) -> None:
         require_logical(session)
         chosen = require_tables(session, instance, [path_of(name) for name in tables])
         publish(session, instance, chosen)
-        telling.install(session)
+        telling.install(session, logging.WARNING)
         make_slot(session)
     finally:
         session.close()

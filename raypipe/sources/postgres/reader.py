@@ -53,6 +53,7 @@ class Reader:
         stream: Behind the position.
         captured: The chosen tables.
         position: To begin at.
+        told: Event triggers have told of every altered table since the position.
     """
 
     def __init__(
@@ -64,12 +65,13 @@ class Reader:
         stream: Stream,
         captured: Captured,
         position: Position,
+        told: bool,
     ) -> None:
         self._instance = instance
         self._session = session
         self._stream = stream
         self._captured = captured
-        self._evolution = Evolution(instance, session, captured)
+        self._evolution = Evolution(instance, session, captured, told=told)
         self._copier = Copier(address, session, captured)
         self._backfiller = Backfiller(instance, address, session, captured)
         self._address = address
@@ -138,6 +140,8 @@ class Reader:
 
     def _begin_loads(self, gathered: Gathered) -> None:
         """Empties every table whose load begins."""
+        if self._copier.busy:
+            return  # the stream stands still
         self.position = self._evolution.look(self.position)
         if not self.position.due:
             return

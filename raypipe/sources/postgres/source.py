@@ -110,6 +110,8 @@ class PostgresSource:
             require_tables(session, self.instance, self._paths)
         tables = find_tables(session, self.instance, self._paths)
         install.publish(session, self.instance, tables)
+        # What was altered while there were no triggers has not been told.
+        told = telling.tells(session)
         telling.install(session)
         if stands is None:
             stands = self._position(server, install.make_slot(session))
@@ -133,6 +135,7 @@ class PostgresSource:
             stream=stream,
             captured=captured,
             position=start,
+            told=told,
         )
         return _Open(session=session, stream=stream, reader=reader)
 

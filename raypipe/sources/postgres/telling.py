@@ -139,36 +139,40 @@ class Dropped:
 Told = Altered | Rewritten | Dropped
 
 
-def install(session: Session) -> bool:
-    """Puts the event triggers in unless they are there; returns whether they are.
+def install(session: Session, level: int = logging.INFO) -> None:
+    """Puts the event triggers in unless they are there.
 
-    Without the right to, it says so in the log of the run, and the source works by looks at the catalog.
+    Without the right to, it says so in the log, and the source works by looks at the catalog.
+
+    Args:
+        session: Of the database.
+        level: To say it with.
 
     Raises:
         Unavailable: the server is away or busy.
     """
     address = session.address
-    if tells(session):
-        return True
-    if not address.event_triggers:
-        return False
+    if not address.event_triggers or tells(session):
+        return
+    why = "it may not create schemas in the database"
     (may,) = session.one("SELECT has_database_privilege(current_database(), 'CREATE')")
     try:
         if may:
             with suppress(RaypipeError):
                 remove(session)  # of an earlier release, or some of them were dropped
             session.run(f"BEGIN; {';'.join(_statements(address))}; COMMIT")
-            return True
+            return
     except RaypipeError as error:
         with suppress(RaypipeError):
             session.run("ROLLBACK")
         if isinstance(error, Unavailable):
             raise
-    logger.info(
-        "changes of tables are found by looks at the catalog: this user may not create event triggers",
-        extra={"user": address.user, "database": address.database},
+        why = error.message
+    logger.log(
+        level,
+        "altered tables are found by looks at the catalog: this user cannot create event triggers",
+        extra={"user": address.user, "database": address.database, "why": why},
     )
-    return False
 
 
 def tells(session: Session) -> bool:
@@ -193,8 +197,11 @@ def remove(session: Session) -> None:
         "SELECT t.evtname::text FROM pg_event_trigger t JOIN pg_proc p ON p.oid = t.evtfoid"
         f" JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = {literal(name)}"
     )
-    there = session.rows(f"SELECT 1 FROM pg_namespace WHERE nspname = {literal(name)}")
-    if not there:
+    ours = session.rows(
+        f"SELECT 1 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = {literal(name)}"
+        f" AND p.proname = {literal(FUNCTION)}"
+    )
+    if not ours:
         return
     statements = [f"DROP EVENT TRIGGER {quoted(trigger)}" for (trigger,) in triggers]
     statements += [f"DROP FUNCTION IF EXISTS {quoted(name)}.{FUNCTION}()", f"DROP SCHEMA {quoted(name)}"]

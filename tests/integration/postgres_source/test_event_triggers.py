@@ -57,6 +57,31 @@ def test_triggers_that_are_not_whole_or_not_on_are_made_again(database, reading)
     assert database.rows(TRACES) == [[5]]
 
 
+def test_what_was_altered_before_there_were_triggers_is_found_nevertheless(database, read):
+    database.write("CREATE TABLE items(id int PRIMARY KEY, price int)", "INSERT INTO items VALUES (1, 1), (2, 2)")
+    reading = read("items", event_triggers="off").open().until_loaded()
+    reading.source.close()
+    database.rows("ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2")
+    reading.options["event_triggers"] = "on"
+    reading.open()
+    settle(reading)
+    reading.agree()
+    database.rows("ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2")
+    reading.drain()
+    reading.until_loaded().agree()
+
+
+def test_a_schema_of_the_name_that_is_somebody_elses_is_left_alone(database, read, caplog):
+    database.write("CREATE TABLE items(id int PRIMARY KEY)", f"CREATE SCHEMA {database.slot}")
+    reading = read("items")
+    with caplog.at_level("INFO", "raypipe"):
+        reading.open().until_loaded()
+    assert "cannot create event triggers" in caplog.text
+    reading.source.close()
+    reading.source.remove()
+    assert database.rows(TRACES) == [[1]]
+
+
 def test_a_role_without_the_right_reads_on_by_looks_at_the_catalog(database, role, caplog):
     database.write("CREATE TABLE items(id int PRIMARY KEY)", "INSERT INTO items VALUES (1)")
     database.rows(f"GRANT SELECT ON items TO {role}")
@@ -64,7 +89,7 @@ def test_a_role_without_the_right_reads_on_by_looks_at_the_catalog(database, rol
     database.rows(f"CREATE PUBLICATION {database.slot} FOR TABLE items WITH (publish_via_partition_root = true)")
     with closing(as_role(database, role, "items")) as reading, caplog.at_level("INFO", "raypipe"):
         reading.open().until_loaded()
-        assert "this user may not create event triggers" in caplog.text
+        assert "this user cannot create event triggers" in caplog.text
         assert database.rows(TRACES) == [[0]]
         database.rows("ALTER TABLE items ADD COLUMN stock int DEFAULT 7")
         settle(reading)

@@ -68,7 +68,7 @@ def test_tables_altered_by_chance_beside_writers_end_as_they_are_in_the_source(
         database.write(
             f"CREATE TABLE {table}{MADE}", f"INSERT INTO {table} SELECT g, g, 'n' FROM generate_series(1, 300) g"
         )
-    reading = read(*TABLES, event_triggers=triggers, streaming=streaming).open().until_loaded()
+    reading = read(*TABLES, event_triggers=triggers, streaming=streaming, decoding_memory="64kB").open().until_loaded()
     done = []
     with writers(database, 2, seed, some_changes, ALTERED):
         for _ in range(ROUNDS):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from raypipe.contracts import CanPauseLoads, KeepsForUs, Log, Piece, Source
-from raypipe.engine.snapshots import answered, read_request
+from raypipe.contracts import CanPauseLoads, CanReadAgain, KeepsForUs, Log, Piece, Source
+from raypipe.engine.snapshots import answered, answered_again, asked_again, read_request
 from raypipe.model import OP, Op
 
 LOOK_EVERY_S = 1.0
@@ -31,6 +31,9 @@ class Requests:
         request = read_request(log, source.instance)
         if isinstance(source, CanPauseLoads):
             source.pause_loads(request.paused)
+        if isinstance(source, CanReadAgain):
+            for wish in asked_again(log, source.instance):
+                source.read_again(wish)
         wanted = tuple(table for table in request.tables if table not in self._taken)
         self._taken.update(wanted)
         return wanted
@@ -43,7 +46,8 @@ class Requests:
         return self._kept
 
     def done(self, log: Log, source: Source, piece: Piece) -> None:
-        """Forgets a request once the beginning of the load is in the log."""
+        """Forgets a request once the beginning of the load, or what it asked to be read again, is in the log."""
+        answered_again(log, source.instance, piece.answered)
         if not self._taken:
             return
         begun = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raypipe.errors import InvariantBroken
@@ -82,6 +82,31 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reread:
+    """How far a part of a whole table is read again.
+
+    Attributes:
+        id: Of the wish.
+        where: Condition that chooses the rows; empty if they were named by key, and then all were read at once.
+        cursor: Identity of the last row that was looked at, as text that the server reads back; empty at the start.
+        rows: Looked at so far, whether they were chosen or not.
+        since: As in ``Load``.
+        until: LSN that lies behind what the last look saw; 0 before the first.
+        last: It was read to its end, and is over where the stream passes ``until``.
+        sure: With its end the table is sure again.
+    """
+
+    id: str
+    where: str = ""
+    cursor: tuple[str, ...] = ()
+    rows: int = 0
+    since: int = 0
+    until: int = 0
+    last: bool = False
+    sure: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Known:
     """What a reader knows of a captured table.
 
@@ -124,6 +149,8 @@ class Position:
         tables: Captured by this reader, by ``schema.table``; one that is not among them has yet to be loaded.
         loading: Tables whose snapshot is unfinished.
         parked: Tables that have had rows in quarantine since they were last loaded, and how many are known to be there.
+        rereads: Whole tables of which some rows are being read again.
+        unsure: Tables of which changes were missed, until their repair is complete.
     """
 
     system: str
@@ -138,12 +165,20 @@ class Position:
     tables: Mapping[str, Known] = field(default_factory=dict)
     loading: Mapping[str, Load] = field(default_factory=dict)
     parked: Mapping[str, int] = field(default_factory=dict)
+    rereads: Mapping[str, Reread] = field(default_factory=dict)
+    unsure: tuple[str, ...] = ()
 
     @property
     def boundary(self) -> bool:
         """Whether the tables stand as one moment of the source's history has them."""
         settled = self.partial is None and self.lsn >= self.until
+        settled &= all(reread.until <= self.lsn for reread in self.rereads.values())
         return settled and all(load.chunk is None for load in self.loading.values())
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Tables that are loading, being read again, or unsure: none of them may be called right before it is over."""
+        return tuple(sorted({*self.loading, *self.rereads, *self.unsure}))
 
     @property
     def load_commit(self) -> int:
@@ -177,6 +212,10 @@ class Position:
             parts["parked"] = dict(self.parked)
         if self.loading:
             parts["loading"] = {name: _load_parts(load) for name, load in self.loading.items()}
+        if self.rereads:
+            parts["rereads"] = {name: _reread_parts(reread) for name, reread in self.rereads.items()}
+        if self.unsure:
+            parts["unsure"] = list(self.unsure)
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -198,6 +237,8 @@ class Position:
                 commit, ordinal = parts["partial"]
                 parts["partial"] = Partial(commit=lsn_of(commit), ordinal=ordinal)
             parts["loading"] = {name: _load_of(load) for name, load in parts.get("loading", {}).items()}
+            parts["rereads"] = {name: _reread_of(reread) for name, reread in parts.get("rereads", {}).items()}
+            parts["unsure"] = tuple(parts.get("unsure", ()))
             return cls(**parts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvariantBroken("The log's position is not one of a PostgreSQL source.", cause=error) from error
@@ -211,6 +252,15 @@ def _load_parts(load: Load) -> dict[str, Any]:
         chunk = load.chunk
         parts["chunk"] = [list(chunk.low), chunk.seen.to_text(), lsn_text(chunk.until), chunk.last]
     return parts
+
+
+def _reread_parts(reread: Reread) -> dict[str, Any]:
+    parts = {name: value for name, value in asdict(reread).items() if value}
+    return parts | {"until": lsn_text(reread.until)}
+
+
+def _reread_of(parts: dict[str, Any]) -> Reread:
+    return Reread(**(parts | {"cursor": tuple(parts.get("cursor", ())), "until": lsn_of(parts["until"])}))
 
 
 def _load_of(parts: dict[str, Any]) -> Load:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from raypipe.contracts import Piece
+from raypipe.contracts import Piece, ReadAgain
 from raypipe.errors import SchemaMismatch, Unavailable
 from raypipe.model import ChangeBatch
 from raypipe.sources.postgres.address import Address
@@ -28,6 +28,7 @@ from raypipe.sources.postgres.gaps import gap
 from raypipe.sources.postgres.gathering import Gathered
 from raypipe.sources.postgres.parking import add_fitting, empty
 from raypipe.sources.postgres.position import Load, Partial, Position, lsn_of
+from raypipe.sources.postgres.reread import Rereader, over
 from raypipe.sources.postgres.snapshot import Passing, Visible, current_moment, passed
 from raypipe.sources.postgres.stream import Stream
 
@@ -76,6 +77,7 @@ class Reader:
         self._captured = captured
         self._evolution = Evolution(instance, session, captured)
         self._copier = Copier(address, session, captured)
+        self._rereader = Rereader(address, session, captured, self._evolution)
         self._address = address
         self._round: Round | None = None
         self._visible = Visible()
@@ -103,6 +105,8 @@ class Reader:
             self._begin_loads(gathered)
             if limit is None and self.position.loading and (not self.paused or self._copier.busy):
                 self._copy(gathered, max_bytes)
+            if limit is None and not self.paused and self._rereader.busy(self.position) and not self._copier.busy:
+                self._read_again(gathered, max_bytes)
         if not self._copier.busy:
             self._follow(gathered, max_bytes, limit)
         return self._finish(gathered)
@@ -112,9 +116,14 @@ class Reader:
         """Rows of each captured table by the server's statistics."""
         return {path: table.estimated_rows for path, table in self._captured.tables.items()}
 
+    def read_again(self, wish: ReadAgain) -> None:
+        """Takes up a wish at the next boundary."""
+        self._rereader.ask(wish)
+
     def close(self) -> None:
         """Releases what the reader opened itself; idempotent."""
         self._copier.close()
+        self._rereader.close()
         self._end_round()
 
     def _end_round(self) -> None:
@@ -152,8 +161,11 @@ class Reader:
                 loading[path] = Load(since=since)
             if schema is not None:
                 gathered.add(truncate_batch(schema, self.position.load_commit, self.position.load_ordinal, None))
+        # A load that begins reads all rows, whatever was wanted of them.
+        left = {path: each for path, each in self.position.rereads.items() if path not in self._restart}
+        unsure = tuple(path for path in self.position.unsure if path not in self._restart)
         self._restart.clear()
-        self.position = replace(self.position, loading=loading, tables=known)
+        self.position = replace(self.position, loading=loading, tables=known, rereads=left, unsure=unsure)
 
     def _copy(self, gathered: Gathered, max_bytes: int) -> None:
         """Copies the next rows of loading tables, as many as fit."""
@@ -165,6 +177,16 @@ class Reader:
             if error.fields.get("sqlstate") not in ("42P01", "42703"):
                 raise
             self._looked_at = 0.0
+
+    def _read_again(self, gathered: Gathered, max_bytes: int) -> None:
+        """Reads the next rows of tables of which a part is wanted."""
+        self._visible.settle(self._session)
+        try:
+            self.position = self._rereader.read(self.position, gathered, max_bytes)
+        except SchemaMismatch as error:
+            if error.fields.get("sqlstate") not in ("42P01", "42703"):
+                raise
+            self._looked_at = 0.0  # as for a copy
 
     # The stream
 
@@ -247,14 +269,16 @@ class Reader:
         return min(bounds, default=None)
 
     def _visible_later(self, xids: np.ndarray) -> None:
-        if self.position.loading or self._restart:
+        if self.position.loading or self._restart or self._rereader.busy(self.position):
             self._visible.add(xids)
 
     def _advance(self, lsn: int) -> None:
         """Every transaction that commits before this LSN was read."""
         if lsn > self.position.lsn:
             loading = passed(self.position.loading, lsn) if self.position.loading else self.position.loading
-            self.position = replace(self.position, lsn=lsn, loads=0, loading=loading)
+            rereads, sure = over(self.position.rereads, lsn)
+            unsure = tuple(path for path in self.position.unsure if path not in sure)
+            self.position = replace(self.position, lsn=lsn, loads=0, loading=loading, rereads=rereads, unsure=unsure)
 
     def _add_rows(self, rows: Rows, gathered: Gathered, limit: Position | None) -> None:
         for changes in decode(rows, self._captured.shapes):
@@ -316,17 +340,20 @@ class Reader:
         moved = replace(told, lsn=position.lsn) != position or told.boundary != position.boundary
         idle_s = time.monotonic() - self._told_at
         due = position.lsn - told.lsn >= HEARTBEAT_BYTES or (position.lsn > told.lsn and idle_s >= HEARTBEAT_S)
-        if not gathered.batches and not moved and not (due and position.boundary):
+        answered = tuple(self._rereader.answered)
+        if not gathered.batches and not answered and not moved and not (due and position.boundary):
             return None
-        if position.loading:
+        if position.loading or self._rereader.busy(position):
             self._visible.settle(self._session)
+        self._rereader.answered.clear()
         self._told, self._told_at = position, time.monotonic()
         return Piece(
             batches=gathered.joined(),
             position=position.to_text(),
             boundary=position.boundary,
-            loading=tuple(_relation(self._instance, path) for path in sorted(position.loading)),
+            loading=tuple(_relation(self._instance, path) for path in position.unfinished),
             parked=gathered.parked,
+            answered=answered,
         )
 
 

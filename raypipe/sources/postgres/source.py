@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
-from raypipe.contracts import Piece, SourceView
-from raypipe.errors import InvariantBroken, SchemaMismatch
+from raypipe.contracts import Piece, ReadAgain, SourceView
+from raypipe.errors import InvariantBroken, Kind, RaypipeError, SchemaMismatch
 from raypipe.model import TableSchema
 from raypipe.sources.postgres import install
 from raypipe.sources.postgres.address import parse_address
 from raypipe.sources.postgres.captured import Captured
+from raypipe.sources.postgres.condition import require_condition
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.gaps import Server, read_kept, read_server, read_slot, require_same, require_slot
 from raypipe.sources.postgres.position import Position
@@ -109,11 +110,12 @@ class PostgresSource:
         captured = Captured(self.instance, self._paths, session)
         known = {path: table for path, table in stands.tables.items() if path in tables}
         loading = {path: load for path, load in stands.loading.items() if path in known}
+        rereads = {path: reread for path, reread in stands.rereads.items() if path in known}
         restart = {path for path in self._paths if self._relation(path) in reload or path not in known}
         # Altered while nobody looked; and a table without a key cannot be loaded on from where it was.
         restart |= {path for path, table in known.items() if table.print != captured.print_now(tables[path])}
         restart |= {path for path, load in loading.items() if not tables[path].key and load.rows and load.chunk is None}
-        start = replace(stands, timeline=server.timeline, tables=known, loading=loading)
+        start = replace(stands, timeline=server.timeline, tables=known, loading=loading, rereads=rereads)
         stream = Stream(self._address, start.lsn, replication, session)
         reader = Reader(
             instance=self.instance,
@@ -150,6 +152,24 @@ class PostgresSource:
         """See ``raypipe.contracts.CanPauseLoads``; a table without a key that is being copied is copied to its end."""
         self._require_open().reader.paused = paused
 
+    def check_condition(self, table: str, condition: str) -> None:
+        """See ``raypipe.contracts.CanReadAgain``."""
+        path = next((path for path in self._paths if self._relation(path) == table), "")
+        with closing(Session(self._address, "look")) as session:
+            found = require_tables(session, self.instance, [path])[path]
+            if not found.key:
+                raise RaypipeError(
+                    f"{table} has no key, so rows of it that are read again would stand beside those that are there.",
+                    kind=Kind.PIPELINE_FILE,
+                    remedy="Load the whole table again: leave --where out.",
+                    table=table,
+                )
+            require_condition(session, self.instance, found, condition)
+
+    def read_again(self, wish: ReadAgain) -> None:
+        """See ``raypipe.contracts.CanReadAgain``."""
+        self._require_open().reader.read_again(wish)
+
     def wait(self, timeout_s: float) -> None:
         """See ``raypipe.contracts.Source``; the server's own message ends the wait."""
         opened = self._require_open()
@@ -168,9 +188,12 @@ class PostgresSource:
         """See ``raypipe.contracts.Source``: rows loaded, of those that the server's statistics estimate."""
         reader = self._require_open().reader
         estimates = reader.estimates
+        position = reader.position
+        rows = {path: reread.rows for path, reread in position.rereads.items()}
+        rows |= {path: load.rows for path, load in position.loading.items()}
         return {
-            self._relation(path): min(load.rows / max(estimates.get(path, 0.0), load.rows, 1.0), 0.99)
-            for path, load in reader.position.loading.items()
+            self._relation(path): min(rows.get(path, 0) / max(estimates.get(path, 0.0), rows.get(path, 0), 1.0), 0.99)
+            for path in position.unfinished
         }
 
     def close(self) -> None:

@@ -77,7 +77,8 @@ class PostgresSource:
             captured = Captured(self.instance, self._paths, session)
             exported = str(session.one("SELECT pg_export_snapshot()")[0])
             position = replace(self._position(server, lsn), snapshot=exported)
-            yield PostgresView(self.instance, session, captured, position)
+            with closing(PostgresView(self.instance, session, captured, position)) as view:
+                yield view
 
     def open(self, position: str | None, reload: Collection[str] = ()) -> None:
         """See ``raypipe.contracts.Source``; installs the capture if the position is None."""

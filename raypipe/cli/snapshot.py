@@ -108,7 +108,7 @@ def status(file: File = PIPELINE_FILE) -> None:
 
 def _start_part(pipeline: Pipeline, tables: list[str], where: str) -> None:
     from raypipe.contracts import CanReadAgain, ReadAgain
-    from raypipe.engine.snapshots import ask_again, new_wish_id
+    from raypipe.engine.snapshots import ask_again, new_wish_ids
     from raypipe.local.assemble import assemble
     from raypipe.plan.replacing import require_replaceable
     from raypipe.sources import open_instance
@@ -123,7 +123,7 @@ def _start_part(pipeline: Pipeline, tables: list[str], where: str) -> None:
     require_replaceable(plan, table)
     source.check_condition(table, where)
     with closing(_log(pipeline)) as log:
-        ask_again(log, instance, ReadAgain(id=new_wish_id(), table=table, where=where))
+        ask_again(log, instance, ReadAgain(id=next(new_wish_ids()), table=table, where=where))
     say(f"{table}: rows that meet the condition will be read again.")
 
 

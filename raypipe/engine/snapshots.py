@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
+from itertools import count
 
 from raypipe.contracts import Log, ReadAgain
 
@@ -58,9 +59,10 @@ def resume(log: Log, instance: str) -> None:
     log.write_note(_PAUSE + instance, None)
 
 
-def new_wish_id(number: int = 0) -> str:
-    """An id behind every one that was made before; of several made together by their number."""
-    return f"{time.time_ns():020d}-{number:06d}"
+def new_wish_ids() -> Iterator[str]:
+    """Ids of wishes that are made together, in order, and behind those that were made before."""
+    began = time.time_ns()
+    return (f"{began:020d}-{number:06d}" for number in count())
 
 
 def ask_again(log: Log, instance: str, wish: ReadAgain) -> None:

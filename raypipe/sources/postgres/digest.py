@@ -144,6 +144,7 @@ class Marker:
 
     def __init__(self) -> None:
         self._database = duckdb.connect(":memory:", config={"threads": 1})
+        self._database.execute("SET enable_progress_bar = false")
 
     def marks(self, schema: TableSchema, rows: pa.RecordBatch) -> pa.RecordBatch:
         """KEY_MARK, ROW_MARK and the key.

@@ -11,6 +11,7 @@ from raypipe.errors import InvariantBroken, Kind, RaypipeError, SchemaMismatch
 from raypipe.model import TableSchema
 from raypipe.sources.postgres import install
 from raypipe.sources.postgres.address import parse_address
+from raypipe.sources.postgres.bridge import over_gap
 from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.condition import require_condition
 from raypipe.sources.postgres.connect import Session
@@ -152,6 +153,13 @@ class PostgresSource:
     def pause_loads(self, paused: bool) -> None:
         """See ``raypipe.contracts.CanPauseLoads``; a table without a key that is being copied is copied to its end."""
         self._require_open().reader.paused = paused
+
+    def over_gap(self, position: str, anew: Collection[str], *, in_order: bool) -> str | None:
+        """See ``raypipe.contracts.CanBeRepaired``: makes the replication slot again."""
+        stands = Position.parse(position)
+        paths = [path for path in self._paths if self._relation(path) in anew]
+        found = over_gap(self.instance, self._address, self._paths, stands, paths, in_order=in_order)
+        return None if found is None else found.to_text()
 
     def check_condition(self, table: str, condition: str) -> None:
         """See ``raypipe.contracts.CanReadAgain``."""

@@ -27,14 +27,14 @@ from raypipe import faults
 from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, ChangeBatch, Image, Op, TableSchema
 from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured
-from raypipe.sources.postgres.connect import Session, literal, quoted
+from raypipe.sources.postgres.connect import Session, quoted
 from raypipe.sources.postgres.copying import GULP_BYTES, TOO_LARGE, Copied, copy_rows, gulp_bytes, select_part
 from raypipe.sources.postgres.gathering import Gathered
 from raypipe.sources.postgres.keys import as_text
 from raypipe.sources.postgres.parking import add_fitting
-from raypipe.sources.postgres.position import Backfill, Known, Position, lsn_of
+from raypipe.sources.postgres.position import Backfill, Known, Position
 from raypipe.sources.postgres.schema import Table, find_tables
-from raypipe.sources.postgres.snapshot import await_moment, current_moment
+from raypipe.sources.postgres.snapshot import await_moment, current_moment, watermark
 
 # Until the size of a table's rows was measured.
 _ROW_BYTES = 128
@@ -189,9 +189,7 @@ class Backfiller:
         if self._session is not None:
             session.run("COMMIT")
         if held is not None:
-            # A place in the stream behind every transaction that the look saw.
-            marked = f"SELECT pg_logical_emit_message(true, 'raypipe', {literal(self._address.slot)})::text"
-            until = lsn_of(self._watermarks.one(marked)[0])
+            until = watermark(self._watermarks)
             held.until = position.lsn if faults.armed("mutant.no_watermark") else until
             self.held = held
         return position

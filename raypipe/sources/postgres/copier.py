@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from raypipe.model import TableSchema
 from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured, read_batch
-from raypipe.sources.postgres.connect import Session, literal
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.copying import (
     GULP_BYTES,
     TOO_LARGE,
@@ -23,9 +23,9 @@ from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gathering import Gathered
 from raypipe.sources.postgres.keys import as_text
 from raypipe.sources.postgres.parking import add_fitting
-from raypipe.sources.postgres.position import Chunk, Load, Moment, Position, lsn_of
+from raypipe.sources.postgres.position import Chunk, Load, Moment, Position
 from raypipe.sources.postgres.schema import Table
-from raypipe.sources.postgres.snapshot import await_moment
+from raypipe.sources.postgres.snapshot import await_moment, watermark
 
 # A guess at a row's size until the statistics tell or some were measured. A chunk that turns out too large is cut off.
 ROW_BYTES = 128
@@ -127,7 +127,7 @@ class Copier:
         if self._session is not None:
             session.run("COMMIT")
         if copied:
-            until = self._watermark()
+            until = watermark(self._watermarks)
             copied = {
                 path: replace(load, chunk=replace(load.chunk, until=until))
                 for path, load in copied.items()
@@ -197,12 +197,5 @@ class Copier:
             self.close()
             raise
         self._whole = None
-        chunk = Chunk(low=(), seen=whole.seen, until=self._watermark(), last=True)
+        chunk = Chunk(low=(), seen=whole.seen, until=watermark(self._watermarks), last=True)
         return replace(position, loading={**position.loading, whole.path: replace(load, chunk=chunk)})
-
-    def _watermark(self) -> int:
-        """A place in the stream behind every transaction that any earlier look saw."""
-        text = self._watermarks.one(
-            f"SELECT pg_logical_emit_message(true, 'raypipe', {literal(self._address.slot)})::text"
-        )[0]
-        return lsn_of(text)

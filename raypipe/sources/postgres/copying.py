@@ -43,7 +43,9 @@ def gulp_bytes(room: int) -> int:
     return max(64 << 10, min(GULP_BYTES, room))
 
 
-def copy_rows(session: Session, sql: str, shape: Shape, gulp_bytes: int = 4 << 20) -> Iterator[Copied]:
+def copy_rows(
+    session: Session, sql: str, shape: Shape, gulp_bytes: int = 4 << 20, silent_s: float = SILENT_S
+) -> Iterator[Copied]:
     """Runs a SELECT as a COPY; yields its rows by column, in parts of about ``gulp_bytes``.
 
     The iterator must be read to its end before the session is used for anything else.
@@ -57,11 +59,11 @@ def copy_rows(session: Session, sql: str, shape: Shape, gulp_bytes: int = 4 << 2
     first = True
     try:
         while True:
-            gulp = stream.gulp(SILENT_S, gulp_bytes)
+            gulp = stream.gulp(silent_s, gulp_bytes)
             if stream.finished and gulp is None:
                 break
             if gulp is None:
-                raise Unavailable(f"PostgreSQL {session.address} sent nothing for {SILENT_S:.0f} s of a copy.")
+                raise Unavailable(f"PostgreSQL {session.address} sent nothing for {silent_s:.0f} s of a copy.")
             at = copied_rows(gulp, first=first)
             first = False
             if len(at):

@@ -22,13 +22,13 @@ from raypipe.model import TableSchema
 from raypipe.sources.postgres import telling
 from raypipe.sources.postgres.backfilling import can_backfill, merged
 from raypipe.sources.postgres.captured import Captured
-from raypipe.sources.postgres.connect import Session, literal
+from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.events import Relation
 from raypipe.sources.postgres.forms import Needs, form_of, needs
 from raypipe.sources.postgres.install import publish
-from raypipe.sources.postgres.position import Backfill, Form, Known, Position, lsn_of
+from raypipe.sources.postgres.position import Backfill, Form, Known, Position
 from raypipe.sources.postgres.schema import Table
-from raypipe.sources.postgres.snapshot import current_moment
+from raypipe.sources.postgres.snapshot import current_moment, watermark
 from raypipe.sources.postgres.telling import Altered, Dropped, Rewritten, Told
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,11 @@ class Evolution:
             return False
         asked = needs(known.form, form_of(table), rewritten=not self.told)
         return known.form.oid != table.oid or asked.load or asked.backfill or bool(asked.parts)
+
+    def stands(self, table: Table, known: Known | None) -> bool:
+        """Whether the catalog has a table as the stream has it where it is read now."""
+        same = known is not None and known.form is not None and known.form.oid == table.oid
+        return same and known is not None and known.print == self._captured.print_now(table)
 
     # What the stream tells
 
@@ -212,10 +217,7 @@ class Evolution:
         if anew:
             publish(self._session, self._instance, anew)
         if self._look is None and (anew or self._different(tables, position)):
-            lsn = self._session.one(
-                f"SELECT pg_logical_emit_message(true, 'raypipe', {literal(self._session.address.slot)})::text"
-            )[0]
-            self._look = _Look(tables=tables, lsn=lsn_of(lsn), told=told and self.told)
+            self._look = _Look(tables=tables, lsn=watermark(self._session), told=told and self.told)
             self._heard.clear()
         self.told = told
         return position

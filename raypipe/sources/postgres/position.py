@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raypipe.errors import InvariantBroken
@@ -122,6 +122,31 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reread:
+    """How far a part of a whole table is read again.
+
+    Attributes:
+        id: Of the wish.
+        where: Condition that chooses the rows; empty if they were named by key, and then all were read at once.
+        cursor: Identity of the last row that was looked at, as text that the server reads back; empty at the start.
+        rows: Looked at so far, whether they were chosen or not.
+        since: As in ``Load``.
+        until: LSN that lies behind what the last look saw; 0 before the first.
+        last: It was read to its end, and is over where the stream passes ``until``.
+        sure: With its end the table is sure again.
+    """
+
+    id: str
+    where: str = ""
+    cursor: tuple[str, ...] = ()
+    rows: int = 0
+    since: int = 0
+    until: int = 0
+    last: bool = False
+    sure: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Known:
     """What a reader knows of a captured table, where it stands in the stream.
 
@@ -169,6 +194,8 @@ class Position:
             transaction: copies may be made only when every one below it has ended.
         backfills: Tables whose rows are read again where they stand, and are not all read yet.
         parked: Tables that have had rows in quarantine since they were last loaded, and how many are known to be there.
+        rereads: Whole tables of which some rows are being read again.
+        unsure: Tables of which changes were missed, until their repair is complete.
     """
 
     system: str
@@ -185,17 +212,20 @@ class Position:
     due: Mapping[str, int] = field(default_factory=dict)
     backfills: Mapping[str, Backfill] = field(default_factory=dict)
     parked: Mapping[str, int] = field(default_factory=dict)
+    rereads: Mapping[str, Reread] = field(default_factory=dict)
+    unsure: tuple[str, ...] = ()
 
     @property
     def boundary(self) -> bool:
         """Whether the tables stand as one moment of the source's history has them."""
         settled = self.partial is None and self.lsn >= self.until
+        settled &= all(reread.until <= self.lsn for reread in self.rereads.values())
         return settled and all(load.chunk is None for load in self.loading.values())
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """Tables that do not stand for what the source has: they are loading, read again, or about to be."""
-        return tuple(sorted({*self.loading, *self.backfills, *self.due}))
+        """Tables that do not stand for what the source has: loading, read again, about to be, or unsure."""
+        return tuple(sorted({*self.loading, *self.backfills, *self.due, *self.rereads, *self.unsure}))
 
     @property
     def load_commit(self) -> int:
@@ -233,6 +263,10 @@ class Position:
             parts["due"] = dict(self.due)
         if self.backfills:
             parts["backfills"] = {name: _backfill_parts(backfill) for name, backfill in self.backfills.items()}
+        if self.rereads:
+            parts["rereads"] = {name: _reread_parts(reread) for name, reread in self.rereads.items()}
+        if self.unsure:
+            parts["unsure"] = list(self.unsure)
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -252,6 +286,8 @@ class Position:
                 parts["partial"] = Partial(commit=lsn_of(commit), ordinal=ordinal)
             parts["loading"] = {name: _load_of(load) for name, load in parts.get("loading", {}).items()}
             parts["backfills"] = {name: _backfill_of(backfill) for name, backfill in parts.get("backfills", {}).items()}
+            parts["rereads"] = {name: _reread_of(reread) for name, reread in parts.get("rereads", {}).items()}
+            parts["unsure"] = tuple(parts.get("unsure", ()))
             return cls(**parts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvariantBroken("The log's position is not one of a PostgreSQL source.", cause=error) from error
@@ -281,6 +317,15 @@ def _load_parts(load: Load) -> dict[str, Any]:
         chunk = load.chunk
         parts["chunk"] = [list(chunk.low), chunk.seen.to_text(), lsn_text(chunk.until), chunk.last]
     return parts
+
+
+def _reread_parts(reread: Reread) -> dict[str, Any]:
+    parts = {name: value for name, value in asdict(reread).items() if value}
+    return parts | {"until": lsn_text(reread.until)}
+
+
+def _reread_of(parts: dict[str, Any]) -> Reread:
+    return Reread(**(parts | {"cursor": tuple(parts.get("cursor", ())), "until": lsn_of(parts["until"])}))
 
 
 def _load_of(parts: dict[str, Any]) -> Load:

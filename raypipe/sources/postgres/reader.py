@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from raypipe.contracts import Piece
+from raypipe.contracts import Piece, ReadAgain
 from raypipe.errors import InvariantBroken, SchemaMismatch, Unavailable
 from raypipe.model import ChangeBatch
 from raypipe.sources.postgres import telling
@@ -29,6 +29,7 @@ from raypipe.sources.postgres.gaps import gap
 from raypipe.sources.postgres.gathering import Gathered
 from raypipe.sources.postgres.parking import add_fitting, empty
 from raypipe.sources.postgres.position import Backfill, Known, Load, Partial, Position, lsn_of
+from raypipe.sources.postgres.reread import Rereader, over
 from raypipe.sources.postgres.snapshot import Passing, Visible, current_moment, passed
 from raypipe.sources.postgres.stream import Stream
 
@@ -74,6 +75,7 @@ class Reader:
         self._evolution = Evolution(instance, session, captured, told=told)
         self._copier = Copier(address, session, captured)
         self._backfiller = Backfiller(instance, address, session, captured)
+        self._rereader = Rereader(address, session, captured, self._evolution)
         self._address = address
         self._round: Round | None = None
         self._visible = Visible()
@@ -100,7 +102,9 @@ class Reader:
             if limit is None and self.position.loading and (not self.paused or self._copier.busy):
                 self._copy(gathered, max_bytes)
             elif limit is None and self.position.backfills and not self.paused:
-                self._read_again(max_bytes)
+                self._fill_back(max_bytes)
+            if limit is None and not self.paused and self._rereader.busy(self.position) and not self._copier.busy:
+                self._read_again(gathered, max_bytes)
         if not self._copier.busy:
             self._follow(gathered, max_bytes, limit)
         if self.position.boundary:
@@ -125,10 +129,15 @@ class Reader:
         """Rows of each captured table by the server's statistics."""
         return {path: table.estimated_rows for path, table in self._captured.tables.items()}
 
+    def read_again(self, wish: ReadAgain) -> None:
+        """Takes up a wish at the next boundary."""
+        self._rereader.ask(wish)
+
     def close(self) -> None:
         """Releases what the reader opened itself; idempotent."""
         self._copier.close()
         self._backfiller.close()
+        self._rereader.close()
         self._end_round()
 
     def _end_round(self) -> None:
@@ -165,9 +174,16 @@ class Reader:
                 loading[path] = Load(since=since)
             if schema is not None:
                 gathered.add(truncate_batch(schema, self.position.load_commit, self.position.load_ordinal, None))
-        # A load brings every row.
-        backfills = {path: each for path, each in self.position.backfills.items() if path not in due}
-        self.position = replace(self.position, loading=loading, tables=known, due={}, backfills=backfills)
+        # A load brings every row, whatever was wanted of them.
+        self.position = replace(
+            self.position,
+            loading=loading,
+            tables=known,
+            due={},
+            backfills={path: each for path, each in self.position.backfills.items() if path not in due},
+            rereads={path: each for path, each in self.position.rereads.items() if path not in due},
+            unsure=tuple(path for path in self.position.unsure if path not in due),
+        )
 
     def _copy(self, gathered: Gathered, max_bytes: int) -> None:
         """Copies the next rows of loading tables, as many as fit."""
@@ -180,7 +196,7 @@ class Reader:
                 raise
             self._evolution.wants_look = True
 
-    def _read_again(self, max_bytes: int) -> None:
+    def _fill_back(self, max_bytes: int) -> None:
         """Holds the next rows of a table that is read again where it stands."""
         self._visible.settle(self._session)
         try:
@@ -189,6 +205,16 @@ class Reader:
             if error.fields.get("sqlstate") not in ("42P01", "42703"):
                 raise
             self._evolution.wants_look = True
+
+    def _read_again(self, gathered: Gathered, max_bytes: int) -> None:
+        """Reads the next rows of tables of which a part is wanted."""
+        self._visible.settle(self._session)
+        try:
+            self.position = self._rereader.read(self.position, gathered, max_bytes)
+        except SchemaMismatch as error:
+            if error.fields.get("sqlstate") not in ("42P01", "42703"):
+                raise
+            self._evolution.wants_look = True  # as for a copy
 
     # The stream
 
@@ -276,14 +302,17 @@ class Reader:
         return min(bounds, default=None)
 
     def _visible_later(self, xids: np.ndarray) -> None:
-        if self.position.loading or self.position.backfills or self.position.due:
+        position = self.position
+        if position.loading or position.backfills or position.due or self._rereader.busy(position):
             self._visible.add(xids)
 
     def _advance(self, lsn: int) -> None:
         """Every transaction that commits before this LSN was read."""
         if lsn > self.position.lsn:
             loading = passed(self.position.loading, lsn) if self.position.loading else self.position.loading
-            self.position = replace(self.position, lsn=lsn, loads=0, loading=loading)
+            rereads, sure = over(self.position.rereads, lsn)
+            unsure = tuple(path for path in self.position.unsure if path not in sure)
+            self.position = replace(self.position, lsn=lsn, loads=0, loading=loading, rereads=rereads, unsure=unsure)
 
     def _add_rows(self, rows: Rows, gathered: Gathered, limit: Position | None) -> None:
         for changes in decode(rows, self._captured.shapes):
@@ -370,10 +399,12 @@ class Reader:
         moved = replace(told, lsn=position.lsn) != position or told.boundary != position.boundary
         idle_s = time.monotonic() - self._told_at
         due = position.lsn - told.lsn >= HEARTBEAT_BYTES or (position.lsn > told.lsn and idle_s >= HEARTBEAT_S)
-        if not gathered.batches and not moved and not (due and position.boundary):
+        answered = tuple(self._rereader.answered)
+        if not gathered.batches and not answered and not moved and not (due and position.boundary):
             return None
-        if position.loading or position.backfills:
+        if position.loading or position.backfills or self._rereader.busy(position):
             self._visible.settle(self._session)
+        self._rereader.answered.clear()
         self._told, self._told_at = position, time.monotonic()
         return Piece(
             batches=gathered.joined(),
@@ -381,6 +412,7 @@ class Reader:
             boundary=position.boundary,
             loading=tuple(_relation(self._instance, path) for path in position.unfinished),
             parked=gathered.parked,
+            answered=answered,
         )
 
 

@@ -37,7 +37,7 @@ def spoil(reading: Reading, *keys: int) -> None:
     held = reading.held["orders"].keyed
     for number, key in enumerate(keys):
         if number % 2:
-            held[(key,)] = (key, "spoilt", None)
+            held[(key,)] = {"id": key, "state": "spoilt", "amount": None}
         else:
             held.pop((key,))
 
@@ -59,7 +59,7 @@ def test_rows_that_meet_a_condition_are_read_again_and_no_others(orders):
     assert orders.ops("orders").count(Op.UPDATE_AFTER) == 3000
     assert Op.TRUNCATE not in orders.ops("orders")
     held = orders.held["orders"].keyed
-    assert {key: held[(key,)][1] for key in (3, 6, 9, 10)} == {3: "paid", 6: "paid", 9: "paid", 10: "spoilt"}
+    assert {key: held[(key,)]["state"] for key in (3, 6, 9, 10)} == {3: "paid", 6: "paid", 9: "paid", 10: "spoilt"}
 
 
 def test_a_condition_is_followed_in_windows_that_fit_a_piece(orders):
@@ -71,7 +71,7 @@ def test_a_condition_is_followed_in_windows_that_fit_a_piece(orders):
 
 def test_named_keys_are_read_and_those_without_a_row_are_deleted(orders):
     spoil(orders, 5, 8)
-    orders.held["orders"].keyed[(77777,)] = (77777, "ghost", None)
+    orders.held["orders"].keyed[(77777,)] = {"id": 77777, "state": "ghost", "amount": None}
     again(orders, keys=(("5",), ("8",), ("77777",)))
     assert orders.ops("orders").count(Op.DELETE) == 1
     assert orders.ops("orders").count(Op.UPDATE_AFTER) == 2

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 from test_access_and_values import as_role, role
-from test_altered_postgres_tables import AGAIN, LOAD, NOTHING, asked, settle
+from test_altered_postgres_tables import AGAIN, LOAD, NOTHING, asked, database, settle
 
 CHANGES = {
     "a new partition that is filled": (
@@ -32,7 +32,7 @@ CHANGES = {
     "everything truncated and filled": (NOTHING, "TRUNCATE items", "INSERT INTO items VALUES (1, 'x', 1)"),
 }
 
-__all__ = ["role"]
+__all__ = ["database", "role"]
 
 
 @pytest.fixture(params=["told", "looked"])

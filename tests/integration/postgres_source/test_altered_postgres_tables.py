@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from zlib import crc32
 
 import pytest
+from postgres_database import Database
 
 from raypipe.model import Op
 
@@ -66,6 +68,18 @@ CHANGES = {
 ITEMS = (
     "(id int PRIMARY KEY, name text NOT NULL, price int, weight int, code varchar(5), amount numeric(10,2), body text)"
 )
+
+
+SERVERS = ("postgres18", "postgres16", "postgres15")
+
+
+@pytest.fixture
+def database(request):
+    """On one of the servers, by the test's name: all of them see every kind of change."""
+    server = SERVERS[crc32(request.node.name.encode()) % len(SERVERS)]
+    database = Database(request.getfixturevalue(server).url)
+    yield database
+    database.close()
 
 
 @pytest.fixture(params=["told", "looked"])

@@ -53,6 +53,8 @@ def test_triggers_that_are_not_whole_or_not_on_are_made_again(database, reading)
     database.rows(f"DROP EVENT TRIGGER {database.slot}_drop")
     database.rows(f"ALTER EVENT TRIGGER {database.slot}_end DISABLE")
     reading.open()
+    assert not reading.source._open.reader._evolution.told  # of what happened meanwhile
+    reading.drain()
     assert reading.source._open.reader._evolution.told
     assert database.rows(TRACES) == [[5]]
 

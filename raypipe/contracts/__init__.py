@@ -2,12 +2,16 @@
 
 from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
+from raypipe.contracts.repair import CanBeRepaired, ComparesTables
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
-from raypipe.contracts.source import CanPauseLoads, KeepsForUs, Piece, Source, SourceView
+from raypipe.contracts.source import CanPauseLoads, CanReadAgain, KeepsForUs, Piece, ReadAgain, Source, SourceView
 from raypipe.contracts.step import Step
 
 __all__ = [
+    "CanBeRepaired",
     "CanPauseLoads",
+    "CanReadAgain",
+    "ComparesTables",
     "Crew",
     "EpochOutcome",
     "HoldsAShare",
@@ -17,6 +21,7 @@ __all__ = [
     "LogSlice",
     "LogTransaction",
     "Piece",
+    "ReadAgain",
     "ReaderOrder",
     "ReaderReport",
     "Reload",

@@ -27,10 +27,11 @@ from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Session, literal, quoted
 from raypipe.sources.postgres.copying import Copied, copy_rows
 from raypipe.sources.postgres.decode import Decoded, shape_of
-from raypipe.sources.postgres.keys import array_of, as_text
+from raypipe.sources.postgres.keys import array_of
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.schema import Table, find_tables
 from raypipe.sources.postgres.view import exact_moment
+from raypipe.sources.texts import as_text
 
 
 class Round:

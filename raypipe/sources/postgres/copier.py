@@ -13,11 +13,11 @@ from raypipe.sources.postgres.copying import Copied, copy_rows, select_chunk, se
 from raypipe.sources.postgres.decode import Shape
 from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gathering import Gathered
-from raypipe.sources.postgres.keys import as_text
 from raypipe.sources.postgres.parking import add_fitting
 from raypipe.sources.postgres.position import Chunk, Load, Moment, Position, lsn_of
 from raypipe.sources.postgres.schema import Table
 from raypipe.sources.postgres.snapshot import await_moment
+from raypipe.sources.texts import as_text
 
 # A guess at a row's size until the statistics tell or some were measured. A chunk that turns out too large is cut off.
 ROW_BYTES = 128

@@ -12,7 +12,7 @@ from raypipe.model import ChangeBatch, TableSchema
 from raypipe.sources.postgres.gathering import Gathered
 from raypipe.sources.postgres.misfits import require_whole_keys
 from raypipe.sources.postgres.position import Position
-from raypipe.sources.postgres.quarantine import emptied, park
+from raypipe.sources.quarantine import emptied, park
 
 
 def add_fitting(

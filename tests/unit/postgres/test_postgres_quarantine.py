@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, ChangeBatch, Column, Image, Op, TableName, TableSchema
-from raypipe.sources.postgres.quarantine import emptied, park, quarantine_schema
+from raypipe.sources.quarantine import emptied, park, quarantine_schema
 
 PRICES = TableSchema(
     table=TableName("shop", "public", "prices"),

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.model import COMMIT, OP, ORDINAL, TIME, ChangeBatch, Column, Image, Op, TableName, TableSchema
-from raypipe.sources.postgres.keys import as_text
+from raypipe.sources.texts import as_text
 
 QUARANTINE = "_raypipe_quarantine"
 _SCHEMA = "public"
@@ -50,7 +50,8 @@ def park(
     Args:
         schema: Of the table.
         rows: Its changes, system columns first.
-        misfits: For each image the place of its first column that does not fit, -1 if all do; None if all do.
+        misfits: For each image the place of its first column that does not fit, -1 if all do; None if all do. Plus the
+            number of columns where the value is one that the source was not sent.
         instance: Name.
         clearing: Whether the table may have rows in quarantine from before; then whatever goes is taken out of it.
 
@@ -98,8 +99,9 @@ def _changes(
     read = pc.equal(rows.column(OP), int(Op.READ)).to_numpy(zero_copy_only=False)
     ops = np.where(enters, np.where(read, np.int8(Op.READ), np.int8(Op.INSERT)), np.int8(Op.DELETE))
     images = np.where(enters, np.int8(Image.FULL), np.int8(Image.KEY))
-    names, present = pa.array(schema.names), pa.array(enters)
-    reasons = pa.array([f"a {column.declared} that {column.type} cannot hold" for column in schema.columns])
+    names, present = pa.array([*schema.names, *schema.names]), pa.array(enters)
+    unfit = [f"a {column.declared} that {column.type} cannot hold" for column in schema.columns]
+    reasons = pa.array([*unfit, *(["a large value that the source was not sent"] * len(unfit))])
     places = pa.array(misfits, mask=~enters)
     arrays = [
         pa.array(ops),

@@ -3,7 +3,7 @@
 from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
-from raypipe.contracts.source import CanPauseLoads, KeepsForUs, Piece, Source, SourceView
+from raypipe.contracts.source import CanPauseLoads, KeepsForUs, MayTear, Piece, Source, SourceView
 from raypipe.contracts.step import Step
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "LogBatch",
     "LogSlice",
     "LogTransaction",
+    "MayTear",
     "Piece",
     "ReaderOrder",
     "ReaderReport",

@@ -10,9 +10,11 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from raypipe.errors import SchemaMismatch
 from raypipe.sources.debezium.fetch import Key
 from raypipe.sources.debezium.following import Following, numbered
 from raypipe.sources.debezium.images import Taken
+from raypipe.sources.debezium.parse import Phase
 from raypipe.sources.debezium.position import Position
 from raypipe.sources.debezium.transactions import Ends, Transactions, belonging, first_of, in_snapshot
 
@@ -146,6 +148,8 @@ class Whole(Plain):
         transactions = self.transactions
         for rows in parts:
             into.add(each.topic, number, rows)
+            if each.until is None:
+                _require_numbered(each.topic, rows)
             snapshot, last = in_snapshot(rows)
             if snapshot:
                 transactions.snapshot, self._snapshot_at = not last, time.monotonic()
@@ -255,6 +259,23 @@ class Whole(Plain):
                         return False
             self._settling = None
         return True
+
+
+def _require_numbered(topic: str, rows: pa.Table) -> None:
+    """Checks that changes say which transaction they are of.
+
+    Raises:
+        SchemaMismatch: one does not.
+    """
+    if ((rows.column("phase").to_numpy() == Phase.STREAM) & ~numbered(rows)).any():
+        raise SchemaMismatch(
+            f"Changes in topic {topic} do not say which transaction they are of.",
+            remedy=(
+                "Have the connector tell them (provide.transaction.metadata=true), or leave the option transactions out"
+                " of the source's URL; a cut may then hold a part of a transaction."
+            ),
+            topic=topic,
+        )
 
 
 def _fewer(count: int) -> Iterator[int]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import Message
 
-from raypipe.errors import Corrupt
+from raypipe.errors import Corrupt, SchemaMismatch
 from raypipe.sources.debezium.parse import Phase
 from raypipe.sources.debezium.peel import Peeler
 
@@ -32,7 +32,7 @@ _ENDS = (
     " FROM (SELECT place, from_json(value, '{"
     '"status":"VARCHAR","id":"VARCHAR","ts_ms":"BIGINT",'
     '"data_collections":[{"data_collection":"VARCHAR","event_count":"BIGINT"}]'
-    "}') AS read FROM given) WHERE read.status = 'END' AND tx IS NOT NULL AND lsn IS NOT NULL ORDER BY place"
+    "}') AS read FROM given) WHERE read.status = 'END' ORDER BY place"
 )
 
 
@@ -187,6 +187,7 @@ def ends_of(
 
     Raises:
         Corrupt: a message is no JSON.
+        SchemaMismatch: it is not PostgreSQL's transactions that it tells of.
     """
     payloads, _ = peeler.peel(pa.array(list(map(Message.value, messages)), pa.binary()))
     given = pa.table({"value": payloads.cast(pa.string()), "place": pa.array(np.arange(len(messages)))})
@@ -199,6 +200,11 @@ def ends_of(
         ) from None
     finally:
         connection.unregister("given")
+    if found.column("tx").null_count or found.column("lsn").null_count:
+        raise SchemaMismatch(
+            "The transaction topic is not that of a Debezium connector for PostgreSQL: transactions have other names.",
+            remedy="Leave the option transactions out of the source's URL; a cut may then hold a part of one.",
+        )
     offsets = np.fromiter(map(Message.offset, messages), np.int64, len(messages)) + 1
     counts = np.zeros((found.num_rows, len(tables)), np.int64)
     lists = found.column("tables").combine_chunks()

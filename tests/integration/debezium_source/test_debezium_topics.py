@@ -435,3 +435,25 @@ def test_transactions_that_end_again_and_changes_that_come_again_are_told_once(k
         source.close()
     finally:
         database.close()
+
+
+def test_a_transaction_topic_is_refused_when_the_changes_are_none_of_it(kafka: KafkaCluster) -> None:
+    database = Connector(kafka.bootstrap, transactions=True)
+    try:
+        database.write("CREATE TABLE a (id INTEGER PRIMARY KEY)", "INSERT INTO a VALUES (1)")
+        source = open_source("shop", database.url, ["a"])
+        source.open(None)
+        while source.poll(1 << 20) is not None:
+            pass
+        told = {"connector": "postgresql", "lsn": 10_000, "snapshot": "false", "sequence": '["9999","10000"]'}
+        database.send(
+            f"{database.prefix}.a", [({"id": 2}, {"after": {"id": 2}, "op": "c", "source": told, "transaction": None})]
+        )
+        with pytest.raises(SchemaMismatch, match="which transaction they are of"):
+            source.poll(1 << 20)
+        source.close()
+        database.send(f"{database.server}.transaction", [(None, {"status": "END", "id": "binlog.1:x"})])
+        with pytest.raises(SchemaMismatch, match="for PostgreSQL"):
+            open_source("shop", database.url, ["a"]).open(None)
+    finally:
+        database.close()

@@ -4,7 +4,16 @@ from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.repair import CanBeRepaired, ComparesTables
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
-from raypipe.contracts.source import CanPauseLoads, CanReadAgain, KeepsForUs, Piece, ReadAgain, Source, SourceView
+from raypipe.contracts.source import (
+    CanPauseLoads,
+    CanReadAgain,
+    KeepsForUs,
+    MayTear,
+    Piece,
+    ReadAgain,
+    Source,
+    SourceView,
+)
 from raypipe.contracts.step import Step
 
 __all__ = [
@@ -20,6 +29,7 @@ __all__ = [
     "LogBatch",
     "LogSlice",
     "LogTransaction",
+    "MayTear",
     "Piece",
     "ReadAgain",
     "ReaderOrder",

@@ -109,6 +109,15 @@ class KeepsForUs(Protocol):
         ...
 
 
+@runtime_checkable
+class MayTear(Protocol):
+    """A source that cannot always tell which changes of different tables were one transaction."""
+
+    def tears(self) -> str | None:
+        """Why a cut may hold a part of a transaction, and what would help, in a sentence; None if no cut does."""
+        ...
+
+
 class Source(Protocol):
     """One instance. Not thread-safe; one object is driven by one thread."""
 

@@ -24,8 +24,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from raypipe import faults
 from raypipe.errors import Fenced, Kind, RaypipeError
-from raypipe.log.kafka.clients import ANSWER_S, Clients
-from raypipe.log.kafka.failures import FENCED, damaged, error_of, explain
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.kafka.errors import error_of
+from raypipe.log.kafka.clients import Clients
+from raypipe.log.kafka.failures import FENCED, damaged, explain
 from raypipe.log.kafka.names import ControlTopics
 from raypipe.log.kafka.query import Query
 from raypipe.log.overtaken import overtaken

@@ -9,8 +9,10 @@ from contextlib import suppress
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from raypipe.errors import Unavailable
-from raypipe.log.kafka.clients import ANSWER_S, Clients
-from raypipe.log.kafka.failures import MISSING, error_of, explain, explained
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.kafka.errors import MISSING, error_of
+from raypipe.log.kafka.clients import Clients
+from raypipe.log.kafka.failures import explain, explained
 
 # How many messages are taken from the library's queue at a time.
 _TAKEN = 1_000

@@ -12,7 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from raypipe.codec import Compression, encode, split
 from raypipe.errors import LimitExceeded, Unavailable
-from raypipe.log.kafka.clients import ANSWER_S, MESSAGE_BYTES, PRODUCER_BYTES, PRODUCER_MESSAGES
+from raypipe.kafka.clients import ANSWER_S, MESSAGE_BYTES
+from raypipe.log.kafka.clients import PRODUCER_BYTES, PRODUCER_MESSAGES
 from raypipe.log.kafka.debezium import SCHEMA_HEADER, DebeziumJson, schema_header
 from raypipe.log.kafka.failures import gap
 from raypipe.log.kafka.messages import HEADER, Header

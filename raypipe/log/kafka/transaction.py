@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException
 from raypipe import faults
 from raypipe.codec import Compression
 from raypipe.errors import InvariantBroken, RaypipeError
-from raypipe.log.kafka.clients import ANSWER_S
+from raypipe.kafka.clients import ANSWER_S
 from raypipe.log.kafka.debezium import DebeziumJson
 from raypipe.log.kafka.names import ControlTopics
 from raypipe.log.kafka.records import CutRecord

@@ -12,7 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from raypipe import faults
 from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError
-from raypipe.log.kafka.clients import ANSWER_S, Clients
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.log.kafka.clients import Clients
 from raypipe.log.kafka.failures import FENCED, explain
 from raypipe.log.kafka.fence import Fence, take
 from raypipe.log.kafka.fold import InstanceState

@@ -76,7 +76,7 @@ def choose(plan: Plan, tables: Sequence[str]) -> Choice:
         raise RaypipeError(
             f"No table of pipeline {plan.pipeline} can be repaired: {' '.join(left.values())}",
             kind=Kind.PIPELINE_FILE,
-            remedy="Load them as a whole: raypipe snapshot start",
+            remedy="Load them as a whole: raypipe snapshot start, or behind a gap run with a new log.",
         )
     return Choice(targets=tuple(targets), left=left)
 

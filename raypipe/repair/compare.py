@@ -7,6 +7,7 @@ it, or if a copy has it twice.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Comparison:
 
     def __init__(self, folder: Path, table: str, width: int, view: ComparesTables) -> None:
         self._database = duckdb.connect(
-            str(folder / f"{table}.duckdb"),
+            str(Path(tempfile.mkdtemp(dir=folder)) / "marks.duckdb"),
             config={"memory_limit": "512MiB", "temp_directory": str(folder), "threads": 2},
         )
         self._database.execute("SET enable_progress_bar = false")

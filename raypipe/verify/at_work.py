@@ -36,7 +36,7 @@ def a_run(plan: Plan, log: Log, observer: Observer) -> Iterator[Callable[[], Non
         except RaypipeError as error:
             failure.append(error)
         except Exception as error:
-            failure.append(InvariantBroken("The run that verify started failed.", cause=error))
+            failure.append(InvariantBroken("The run that was started for this failed.", cause=error))
 
     def check() -> None:
         if failure:

@@ -69,8 +69,12 @@ def repair(
         bridged = tuple(_over_gaps(plan, log, choice, tables, observer)) if new_slot else ()
         alive = stack.enter_context(a_run(plan, log, observer))
         waiting = _Waiting(log, alive, timeout_s)
-        unsure = frozenset(target.table for target in choice.targets)
-        waiting.until_loaded(but=unsure)
+        chosen = frozenset(target.table for target in choice.targets)
+        # Tables that were not named are nobody's concern here; of all, those to compare may be unsure.
+        others = (
+            frozenset(str(s.table) for each in plan.instances for s in each.tables) - chosen if tables else frozenset()
+        )
+        waiting.until_loaded(but=chosen | others)
         comparisons: dict[str, Comparison] = {}
         with _held_still(plan, log, alive, observer, timeout_s) as (number, views):
             reports = []
@@ -85,7 +89,7 @@ def repair(
         faults.point("repair.ask.after")
         observer("waiting until everything was read again")
         waiting.until_answered({target.instance for target in choice.targets}, 0)
-        waiting.until_loaded(but=frozenset())
+        waiting.until_loaded(but=others)
         return Report(
             pipeline=plan.pipeline,
             cut=number,

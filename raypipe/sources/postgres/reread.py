@@ -153,9 +153,9 @@ class Rereader:
                 position = replace(position, tables={**position.tables, path: known})
                 shape = self._captured.shape(table, known.version)
                 if path in keyed:
-                    position = self._named(session, table, shape, keyed[path], position, gathered)
                     wish = keyed[path]
-                    rereads[path] = Reread(id=wish.id, rows=len(wish.keys), last=True, sure=wish.last)
+                    read, position = self._named(session, table, shape, wish, position, gathered)
+                    rereads[path] = Reread(id=wish.id, rows=len(wish.keys), last=True, sure=read and wish.last)
                     self._answer(wish)
                 else:
                     rereads[path], position = self._chosen(
@@ -195,10 +195,12 @@ class Rereader:
         wish: ReadAgain,
         position: Position,
         gathered: Gathered,
-    ) -> Position:
-        """Rows by key, and deletes of keys without a row."""
+    ) -> tuple[bool, Position]:
+        """Rows by key, and deletes of keys without a row; whether these still are keys of the table."""
         if not wish.keys:
-            return position
+            return True, position
+        if any(len(key) != len(table.key) for key in wish.keys):
+            return self._give_up(shape, "another key"), position
         names = [f"k{place}" for place in range(len(table.key))]
         types = {field.name: field.type_sql for field in table.fields}
         arrays = ", ".join(
@@ -219,11 +221,22 @@ class Rereader:
             (f"SELECT {', '.join(gone)} FROM {given} WHERE NOT {exists}", _deletes),
             (f"SELECT {', '.join(there)} FROM {given} JOIN {table.sql} AS t ON {same}", _updates),
         ):
-            for part in copy_rows(session, sql, shape):
-                batch, misfits = rows_of(shape.schema, part, position.load_commit, ordinal)
-                ordinal += len(part.columns[0])
-                position = add_fitting(gathered, position, batch, misfits)
-        return position
+            try:
+                for part in copy_rows(session, sql, shape):
+                    batch, misfits = rows_of(shape.schema, part, position.load_commit, ordinal)
+                    ordinal += len(part.columns[0])
+                    position = add_fitting(gathered, position, batch, misfits)
+            except SchemaMismatch as error:
+                if not str(error.fields.get("sqlstate", "")).startswith("22"):
+                    raise
+                return self._give_up(shape, str(error.fields["sqlstate"])), position
+        return True, position
+
+    def _give_up(self, shape: Shape, why: str) -> bool:
+        """Leaves a wish that can never be fulfilled, as the table has changed or the condition fails on a row."""
+        logger.warning("a part of a table cannot be read again", extra={"table": str(shape.schema.table), "why": why})
+        self.close()
+        return False
 
     def _chosen(
         self,
@@ -260,11 +273,7 @@ class Rereader:
         except (SchemaMismatch, Unavailable) as error:
             if isinstance(error, Unavailable) and error.fields.get("sqlstate") != "57014":
                 raise
-            logger.warning(
-                "a condition could not be followed to its end and is given up",
-                extra={"table": str(shape.schema.table), "sqlstate": error.fields.get("sqlstate")},
-            )
-            self.close()
+            self._give_up(shape, str(error.fields.get("sqlstate")))
             return replace(reread, last=True), position
         self._grow(table.path, limit, rows, gathered.bytes - before, room)
         if whole:

@@ -78,6 +78,14 @@ def test_named_keys_are_read_and_those_without_a_row_are_deleted(orders):
     orders.agree()
 
 
+@pytest.mark.parametrize("keys", [(("5", "6"),), (("five",),)])
+def test_keys_that_are_none_of_the_table_are_given_up(orders, database, keys):
+    pieces = again(orders, keys=keys, last=True)
+    assert [each for piece in pieces if piece for each in piece.answered] == ["1"]
+    database.write("INSERT INTO orders VALUES (10001, 'new', 1)")
+    orders.agree()
+
+
 def test_a_reader_that_starts_again_goes_on_where_it_was(orders):
     spoil(orders, *range(1, 9000, 3))
     orders.source.read_again(ReadAgain(id="1", table="shop.orders", where="id % 3 = 1"))

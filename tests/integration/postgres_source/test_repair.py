@@ -321,7 +321,7 @@ def test_a_gap_is_mended_over_a_log_in_kafka_too(database, kafka, tmp_path):
     lose_slot(database)
     database.write("DELETE FROM orders WHERE id < 9", "UPDATE orders SET state = 'paid' WHERE id % 100 = 1")
     report = only(plan, new_slot=True)
-    assert (report.changed, report.deleted) == (29, 8)
+    assert (report.changed, report.deleted) == (19, 8)  # every third was paid already
     assert wrong(verify(plan)) == {}
 
 

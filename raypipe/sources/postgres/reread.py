@@ -142,7 +142,10 @@ class Rereader:
         since = max([*(each.since for each in unfinished.values()), self._since or 0])
         rereads = dict(position.rereads)
         looked: list[str] = []
-        with self._moment(since, [self._captured.tables[path] for path in (*unfinished, *keyed)]) as session:
+        there = [self._captured.tables[path] for path in (*unfinished, *keyed) if path in self._captured.tables]
+        if not there:
+            return position  # dropped: the reader is about to hear of it
+        with self._moment(since, there) as session:
             if session is None:
                 return position
             for path in (*unfinished, *keyed):

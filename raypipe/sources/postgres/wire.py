@@ -104,9 +104,8 @@ class CopyStream:
         """
         deadline = time.monotonic() + timeout_s
         self._make_room()
-        while not self.finished:
-            if self._failure is not None:
-                raise self._failure
+        # An error may have come together with the end of COPY mode, and behind rows that were given out already.
+        while self._failure is None and not self.finished:
             if not self._unlooked:
                 self._receive(deadline, max_bytes)
             self._unlooked = False
@@ -117,8 +116,10 @@ class CopyStream:
                     return gulp
             elif self._end - self._begin >= HEADER_BYTES:
                 self._grow(message_bytes(self._buffer, self._begin))
-            if time.monotonic() >= deadline and self._failure is None:
+            if time.monotonic() >= deadline:
                 break
+        if self._failure is not None:
+            raise self._failure
         return None
 
     def send(self, payload: bytes) -> None:

@@ -145,6 +145,18 @@ def test_an_error_of_the_server_comes_after_the_rows_before_it(pair):
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("rows", [0, 2])
+def test_an_error_that_comes_together_with_the_end_is_no_end(pair, rows):
+    """The rows that are still lacking would be taken for rows that do not exist."""
+    ours, theirs = pair
+    fields = b"SERROR\0VERROR\0C57014\0Mcanceling statement\0\0"
+    theirs.sendall(wal(b"row") * rows + message(b"E", fields) + message(b"Z", b"I"))
+    stream = CopyStream(ours)
+    assert payloads(stream, rows) == [wal_of(b"row")] * rows
+    with pytest.raises(PostgresError, match="57014"):
+        stream.gulp(WAIT_S)
+
+
 def test_a_closed_connection_is_unavailable_after_the_rows_before_it(pair):
     ours, theirs = pair
     theirs.sendall(wal(b"row") + wal(b"torn")[:-3])

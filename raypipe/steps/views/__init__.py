@@ -1,0 +1,5 @@
+"""Stateful steps at work: operators that turn an epoch's changes of their inputs into changes of a view."""
+
+from raypipe.steps.views.view import View
+
+__all__ = ["View"]

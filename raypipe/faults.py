@@ -39,6 +39,12 @@ POINTS = (
     "source.acknowledge.after",
     "epoch.begin",
     "epoch.step.after",
+    "state.open.claimed",
+    "state.commit.before",
+    "state.commit.written",
+    "state.commit.named",
+    "state.commit.after",
+    "state.merge.written",
     "sink.open.after",
     "sink.write.after",
     "sink.commit.before",
@@ -56,6 +62,9 @@ MUTANTS = (
     "mutant.no_fence",  # a sink or log does not check the generation
     "mutant.torn_cut",  # the log marks a cut in the middle of a transaction
     "mutant.retain_early",  # the log forgets what a sink has not committed
+    "mutant.state_name_early",  # a commit of the state gets its name before it is whole
+    "mutant.state_drop_weight",  # equal rows of the state are merged without adding their weights
+    "mutant.state_unset_key",  # rows whose key holds a NULL are left out of the state
 )
 
 

@@ -4,9 +4,12 @@ from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
 from raypipe.contracts.source import CanPauseLoads, KeepsForUs, Piece, Source, SourceView
+from raypipe.contracts.state import WEIGHT, WEIGHT_FIELD, StateStore, Trace, TraceSchema, Work
 from raypipe.contracts.step import Step
 
 __all__ = [
+    "WEIGHT",
+    "WEIGHT_FIELD",
     "CanPauseLoads",
     "Crew",
     "EpochOutcome",
@@ -24,5 +27,9 @@ __all__ = [
     "SinkContents",
     "Source",
     "SourceView",
+    "StateStore",
     "Step",
+    "Trace",
+    "TraceSchema",
+    "Work",
 ]

@@ -19,7 +19,11 @@ TABLES = 3 + 4 + 2
 RANDOM_KILLS = 30
 
 
-@pytest.mark.parametrize("point", faults.POINTS)
+# Those of the state have their own test: this pipeline's steps remember nothing.
+PASSED = [point for point in faults.POINTS if not point.startswith("state.")]
+
+
+@pytest.mark.parametrize("point", PASSED)
 def test_a_run_killed_at_a_named_point_loses_doubles_and_tears_nothing(point: str, scene: Scene, seed: int) -> None:
     nth = 1 if point.startswith("log.retain") else random.Random(seed).randint(1, 4)
     with scene.bank.busy():

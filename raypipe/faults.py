@@ -39,6 +39,8 @@ POINTS = (
     "source.acknowledge.after",
     "epoch.begin",
     "epoch.step.after",
+    "state.views.before",
+    "state.views.after",
     "state.open.claimed",
     "state.commit.before",
     "state.commit.written",

@@ -107,7 +107,9 @@ def aggregates() -> frozenset[str]:
     """Names of DuckDB's aggregates, macros over them included."""
     sandbox = Sandbox()
     try:
-        rows = sandbox.ask("SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'")
+        rows = sandbox.ask(
+            "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
+        )
     finally:
         sandbox.close()
     return frozenset(row[0] for row in rows) | _STATEFUL_MACROS

@@ -100,6 +100,7 @@ class Plan:
         steps: In an order in which inputs come first.
         sinks: In the file's order.
         limits: Bounds in force (see ``raypipe.spec``): ``epoch_bytes``, ``log_bytes`` …
+        state: Folder of what stateful steps remember.
     """
 
     pipeline: str
@@ -108,6 +109,7 @@ class Plan:
     steps: tuple[StepPlan | ViewPlan, ...]
     sinks: tuple[SinkPlan, ...]
     limits: Mapping[str, float] = field(default_factory=dict)
+    state: str = ""
 
     def topic(self, relation: str) -> str | None:
         """Topic of a source table named as users write it; None for a step."""

@@ -37,8 +37,8 @@ def parse(sandbox: Sandbox, text: StepText) -> Node:
         verb = tokens[0].text.upper()
         if verb in ("PIVOT", "UNPIVOT"):
             raise text.problem(
-                f"{{step}} uses {verb}{{where}}, which cannot be kept up to date; write GROUP BY with aggregates that have"
-                " a FILTER.",
+                f"{{step}} uses {verb}{{where}}, which cannot be kept up to date; write GROUP BY with aggregates "
+                "that have a FILTER.",
                 tokens[0].start,
             )
         raise text.problem(

@@ -16,8 +16,8 @@ from raypipe.plan.text import StepText
 from raypipe.plan.views.graph import Graph
 from raypipe.plan.views.model import Keyed, Operator, Relation, Scan, ViewPlan
 from raypipe.plan.views.prove import differs
-from raypipe.plan.views.rows import column
-from raypipe.plan.views.split import Splitter, Table
+from raypipe.plan.views.rows import Table, column
+from raypipe.plan.views.split import Splitter
 from raypipe.plan.views.ties import settle
 from raypipe.plan.views.trees import Refused, Unsplit, aggregates_in, aliases_of, own_columns, selects_of
 
@@ -77,8 +77,8 @@ def compile_view(
 def _qualified(text: StepText, inputs: Mapping[str, TableSchema]) -> exp.Expr:
     schema: dict[str, dict[str, dict[str, str]]] = {}
     for name, each in inputs.items():
-        database, _, table = name.rpartition(".")
-        schema.setdefault(database or _STEPS, {})[table] = {column.name: "VARCHAR" for column in each.columns}
+        database, _, bare = name.rpartition(".")
+        schema.setdefault(database or _STEPS, {})[bare] = {column.name: "VARCHAR" for column in each.columns}
     steps = {name.lower() for name in inputs if "." not in name}
     try:
         tree = parse_one(text.bare(), dialect="duckdb")
@@ -87,7 +87,7 @@ def _qualified(text: StepText, inputs: Mapping[str, TableSchema]) -> exp.Expr:
         for table in tree.find_all(exp.Table):
             if not table.db and table.name.lower() in steps - ctes:
                 table.set("db", exp.to_identifier(_STEPS))
-        tree = qualify(tree, dialect="duckdb", schema=schema)
+        tree = qualify(tree, dialect="duckdb", schema=dict(schema))
     except SqlglotError as error:
         raise Refused(
             "SQL that raypipe cannot take apart",
@@ -250,9 +250,13 @@ def _key(made: Relation) -> list[str]:
 
 def _can_identify(type_: str) -> bool:
     plain = ("INT", "VARCHAR", "DATE", "BOOLEAN", "TIMESTAMP", "DECIMAL", "UUID")
-    return type_ != "HUGEINT" and "[" not in type_ and "(" not in type_.replace("DECIMAL(", "") and any(
-        name in type_ for name in plain
-    ) and not type_.startswith("INTERVAL")
+    return (
+        type_ != "HUGEINT"
+        and "[" not in type_
+        and "(" not in type_.replace("DECIMAL(", "")
+        and any(name in type_ for name in plain)
+        and not type_.startswith("INTERVAL")
+    )
 
 
 def _reason(operators: Sequence[Operator], schema: TableSchema, why: str, notes: Sequence[str]) -> str:
@@ -283,5 +287,3 @@ def _fingerprint(
         "operators": [repr(operator) for operator in operators],
     }
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:32]
-
-

@@ -1,4 +1,4 @@
-"""The graph of operators while it is made: each fragment is bound by DuckDB as it is added, so types are never guessed."""
+"""The graph of operators while it is made: DuckDB binds each fragment as it is added, so types are never guessed."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ class Graph:
         self._prefix = prefix
         self._sandbox = sandbox
         self.operators: list[Operator] = []
+        self._numbers = 0
+
+    def number(self) -> str:
+        """A number that was not given before, for the name of a column."""
+        self._numbers += 1
+        return str(self._numbers)
 
     def scan(self, relation: str, schema: TableSchema, columns: Sequence[str]) -> Relation:
         """Changes of an input, as far as its columns are needed."""
@@ -65,7 +71,10 @@ class Graph:
         renames = tuple(name for name in plain_names if name is not None)
         if not where and len(renames) == len(items):
             fields = pa.schema(
-                [pa.field(name, source.columns.field(column).type) for (name, _), column in zip(items, renames, strict=True)]
+                [
+                    pa.field(name, source.columns.field(column).type)
+                    for (name, _), column in zip(items, renames, strict=True)
+                ]
             )
             types = tuple(source.type_of(column) for column in renames)
             made = Relation(name=self._next(), columns=fields, types=types, unique=unique)

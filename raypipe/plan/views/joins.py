@@ -141,7 +141,7 @@ def _joined(graph: Graph, kind: str, left: Rows, right: Rows, on: list[exp.Expr]
         made = graph.bilinear(lefts.relation, rights.relation, keys, list(items.items()), conditions, unique)
         return Rows(relation=made, terms=terms)
     if kind.startswith("asof"):
-        _check_asof(on, left, right, rights, [other for _, other in keys])
+        _check_asof(on, right, rights, [other for _, other in keys])
     left_key: list[str] | None = [mine for mine, _ in keys]
     right_key: list[str] | None = [other for _, other in keys] or None
     if not keys:
@@ -181,7 +181,7 @@ def _join_node(kind: str, condition: exp.Expr) -> exp.Join:
     return exp.Join(this=table, side=kind.upper(), on=condition)
 
 
-def _check_asof(on: list[exp.Expr], left: Rows, right: Rows, rights: Flat, keys: list[str]) -> None:
+def _check_asof(on: list[exp.Expr], right: Rows, rights: Flat, keys: list[str]) -> None:
     """The nearest row must be one row."""
     ordered = [each for each in on if isinstance(each, exp.GTE | exp.GT | exp.LTE | exp.LT)]
     decided = set(keys)
@@ -196,7 +196,9 @@ def _check_asof(on: list[exp.Expr], left: Rows, right: Rows, rights: Flat, keys:
         )
 
 
-def _aligned(graph: Graph, left: Rows, right: Rows, pairs: Sequence[tuple[exp.Expr, exp.Expr]], used: set[Address]) -> tuple[Flat, Flat]:
+def _aligned(
+    graph: Graph, left: Rows, right: Rows, pairs: Sequence[tuple[exp.Expr, exp.Expr]], used: set[Address]
+) -> tuple[Flat, Flat]:
     """Both sides flat, with equal columns of one type where that loses nothing."""
     lefts = flushed(graph, left, used, [mine for mine, _ in pairs])
     rights = flushed(graph, right, used, [other for _, other in pairs])

@@ -31,7 +31,7 @@ class Relation:
 
     def type_of(self, column: str) -> str:
         """DuckDB's type of a column."""
-        return self.types[self.columns.get_field_index(column)]
+        return self.types[list(self.columns.names).index(column)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +135,8 @@ class KeyedInput:
 class Keyed:
     """Anything whose result for a key depends on nothing but the rows that have the key.
 
-    The fragment runs over all rows of the affected keys; what it made for them before is remembered, not computed again:
-    so what comes out always fits what came out earlier, whatever the last bits of floating point sums are.
+    The fragment runs over all rows of the affected keys; what it made for them before is remembered, not computed
+    again: so what comes out always fits what came out earlier, whatever the last bits of floating point sums are.
 
     Attributes:
         out: What it makes.

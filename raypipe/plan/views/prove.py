@@ -1,8 +1,8 @@
 """A trial when a plan is made: the operators and the user's own SQL over the same invented rows must agree.
 
-It guards against a reading of the SQL that differs from DuckDB's. Rows are invented from a fixed seed, few different values
-and the SQL's own literals, so that joins meet and conditions hold. A keyed operator is tried for what it relies on, too:
-that its result over some keys and its result over the others make up its result over all.
+It guards against a reading of the SQL that differs from DuckDB's. Rows are invented from a fixed seed, few different
+values and the SQL's own literals, so that joins meet and conditions hold. A keyed operator is tried for what it
+relies on, too: that its result over some keys and its result over the others make up its result over all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def differs(operators: Sequence[Operator], inputs: Mapping[str, TableSchema], or
         oracle: SQL over the inputs' own names.
         tree: Of the SQL; its literals become values.
     """
-    literals = [node for node in tree.find_all(exp.Literal)]
+    literals = list(tree.find_all(exp.Literal))
     sandbox = Sandbox(Bounds(statement_s=10.0))
     try:
         for size in _ROUNDS:
@@ -108,14 +108,15 @@ def _run(sandbox: Sandbox, operator: Linear | Bilinear | Keyed, inputs: Sequence
 
 def _half(sandbox: Sandbox, operator: Keyed, inputs: Sequence[pa.Table], half: int) -> list[pa.Table]:
     """Rows of about half of the keys."""
-    chosen = []
+    chosen: list[pa.Table] = []
     for read, rows in zip(operator.reads, inputs, strict=True):
         if read.key is not None:
             sandbox.register("_all", rows)
             names = ", ".join(quote(name) for name in read.key)
-            rows = sandbox.query(f"SELECT * FROM _all WHERE hash(coalesce(hash({names}), 0)) % 2 = {half}")
-            rows = rows.cast(inputs[len(chosen)].schema)
-        chosen.append(rows)
+            some = sandbox.query(f"SELECT * FROM _all WHERE hash(coalesce(hash({names}), 0)) % 2 = {half}")
+            chosen.append(some.cast(rows.schema))
+        else:
+            chosen.append(rows)
     return chosen
 
 

@@ -17,6 +17,23 @@ def column(name: str) -> exp.Column:
     return exp.column(name, table="t", quoted=True)
 
 
+def leaf(place: int, alias: str) -> exp.Expr:
+    """The input of a fragment at a place, under an alias."""
+    return exp.alias_(exp.to_table(f"_{place}"), alias, table=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a query makes: its relation, and its columns in order as (name in lower case, column of the relation)."""
+
+    relation: Relation
+    names: tuple[tuple[str, str], ...]
+
+
+# CTEs that a query can see, by name in lower case.
+Environment = Mapping[str, Table]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rows:
     """Rows that some of the SELECT's work is already done for.

@@ -1,7 +1,7 @@
-"""Settles what SQL leaves open: the order of rows that ORDER BY calls equal, and the order in which an aggregate sees rows.
+"""Settles what SQL leaves open: the order of rows that ORDER BY calls equal, and that in which an aggregate sees rows.
 
-A view must have one right answer, or nothing could be compared with it. Where the user's SQL has several, one of them is
-chosen by ordering equal rows by all of their columns: rows that are equal in those as well can be exchanged unseen.
+A view must have one right answer, or nothing could be compared with it. Where the user's SQL has several, one of them
+is chosen by ordering equal rows by all of their columns: rows that are equal in those as well can be exchanged unseen.
 """
 
 from __future__ import annotations
@@ -23,13 +23,34 @@ from raypipe.plan.views.trees import (
 
 # Aggregates whose answer depends on the order in which they see the rows.
 _ORDERED = frozenset(
-    """any_value arbitrary arg_max arg_max_null arg_min arg_min_null argmax argmin array_agg first group_concat last list
-    listagg max_by min_by mode string_agg json_group_array json_group_object json_group_structure map_agg
-    """.split()
+    [
+        "any_value",
+        "arbitrary",
+        "arg_max",
+        "arg_max_null",
+        "arg_min",
+        "arg_min_null",
+        "argmax",
+        "argmin",
+        "array_agg",
+        "first",
+        "group_concat",
+        "last",
+        "list",
+        "listagg",
+        "max_by",
+        "min_by",
+        "mode",
+        "string_agg",
+        "json_group_array",
+        "json_group_object",
+        "json_group_structure",
+        "map_agg",
+    ]
 )
-_PEERS = frozenset("rank dense_rank rank_dense percent_rank cume_dist".split())
-_PLACES = frozenset("row_number ntile lag lead".split())
-_VALUES = frozenset("first_value last_value nth_value first last".split())
+_PEERS = frozenset(["rank", "dense_rank", "rank_dense", "percent_rank", "cume_dist"])
+_PLACES = frozenset(["row_number", "ntile", "lag", "lead"])
+_VALUES = frozenset(["first_value", "last_value", "nth_value", "first", "last"])
 _UNSTEADY = {
     "approx_quantile": "quantile_cont()",
     "reservoir_quantile": "quantile_cont()",
@@ -110,9 +131,7 @@ def _settle_call(call: exp.Expr, notes: dict[str, None]) -> None:
 def _arguments(function: exp.Expr) -> list[tuple[str | int, exp.Expr]]:
     if isinstance(function, exp.Anonymous | exp.AnonymousAggFunc):
         return list(enumerate(function.expressions))
-    return [
-        (name, function.args[name]) for name in function.arg_types if isinstance(function.args.get(name), exp.Expr)
-    ]
+    return [(name, function.args[name]) for name in function.arg_types if isinstance(function.args.get(name), exp.Expr)]
 
 
 def _settle_window(
@@ -164,7 +183,7 @@ def _is_total(select: exp.Select, window: exp.Window, keys: Mapping[str, frozens
     key = keys.get(f"{table.db}.{table.name}".lstrip(".").lower())
     order = window.args.get("order")
     named = [*window.args.get("partition_by", []), *(each.this for each in (order.expressions if order else []))]
-    return bool(key) and key <= {each.name.lower() for each in named if isinstance(each, exp.Column)}
+    return key is not None and key <= {each.name.lower() for each in named if isinstance(each, exp.Column)}
 
 
 def _settle_distinct_on(select: exp.Select, ties: list[exp.Expr], notes: dict[str, None]) -> None:
@@ -194,5 +213,3 @@ def _settle_limit(query: exp.Query, notes: dict[str, None]) -> None:
 
 def _ordered(value: exp.Expr) -> exp.Ordered:
     return exp.Ordered(this=value.copy(), nulls_first=False)
-
-

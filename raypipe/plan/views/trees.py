@@ -59,7 +59,7 @@ def selects_of(tree: exp.Expr) -> list[exp.Select]:
 
 
 def own_expressions(select: exp.Select) -> list[exp.Expr]:
-    """What a SELECT computes itself: items, WHERE, GROUP BY, HAVING, QUALIFY, ORDER BY, DISTINCT ON, join conditions."""
+    """What a SELECT computes itself: items, conditions, groups, orders; not the queries it reads."""
     parts = [select.args.get(name) for name in ("where", "group", "having", "qualify", "order", "distinct")]
     joins = [join.args.get("on") for join in select.args.get("joins") or ()]
     windows = list(select.args.get("windows") or ())
@@ -132,7 +132,7 @@ def grouping_of(group: exp.Expr) -> tuple[list[exp.Expr], list[exp.Expr]]:
     """Plain expressions of a GROUP BY, and its grouping sets, rollups and cubes."""
     sets = (exp.GroupingSets, exp.Rollup, exp.Cube)
     plain = [each for each in group.expressions if not isinstance(each, sets)]
-    others = [each for each in group.expressions if isinstance(each, sets)]
+    others: list[exp.Expr] = [each for each in group.expressions if isinstance(each, sets)]
     for name in ("grouping_sets", "rollup", "cube"):
         others += list(group.args.get(name) or ())
     return plain, others
@@ -188,10 +188,12 @@ def subqueries_in(part: exp.Expr) -> Iterator[exp.Expr]:
     if isinstance(part, exp.Exists) or (isinstance(part, exp.In) and part.args.get("query") is not None):
         yield part
         return
-    if isinstance(part, exp.Binary) and any(isinstance(side, exp.Any | exp.All) for side in (part.this, part.expression)):
-        if any(_is_query(node) for node in part.walk()):
-            yield part
-            return
+    compared = isinstance(part, exp.Binary) and any(
+        isinstance(side, exp.Any | exp.All) for side in (part.this, part.expression)
+    )
+    if compared and any(_is_query(node) for node in part.walk()):
+        yield part
+        return
     if isinstance(part, exp.Subquery) or _is_query(part):
         yield part
         return
@@ -253,3 +255,20 @@ def _replace(part: exp.Expr, columns: Mapping[str, exp.Expr]) -> exp.Expr:
         if made is not child:
             child.replace(made)
     return part
+
+
+def address(node: exp.Column) -> Address:
+    """Whose column it is, and which."""
+    return (node.table.lower(), node.name.lower())
+
+
+def addresses(part: exp.Expr) -> set[Address]:
+    """Columns that an expression uses; of the queries in it, what they use of those around them."""
+    if isinstance(part, exp.Column):
+        return {address(part)}
+    if isinstance(part, exp.Select):
+        return free_columns(part)
+    found: set[Address] = set()
+    for child in part.iter_expressions():
+        found |= addresses(child)
+    return found

@@ -7,13 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from raypipe.contracts import WEIGHT
+from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
 from raypipe.errors import InvariantBroken
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
-
-# The largest number of rows that one batch hands over.
-_WEIGHT_FIELD = pa.field(WEIGHT, pa.int64())
 
 
 class Multiset:
@@ -56,7 +53,7 @@ class Multiset:
 
 def weighted(columns: pa.Schema) -> pa.Schema:
     """Columns and their weight."""
-    return pa.schema([*columns, _WEIGHT_FIELD])
+    return pa.schema([*columns, WEIGHT_FIELD])
 
 
 def empty(columns: pa.Schema) -> pa.Table:
@@ -64,15 +61,21 @@ def empty(columns: pa.Schema) -> pa.Table:
     return weighted(columns).empty_table()
 
 
+def scanned(trace: Trace) -> pa.Table:
+    """All rows of a trace."""
+    columns = weighted(trace.schema.columns)
+    return pa.Table.from_batches([batch.cast(columns) for batch in trace.rows()], columns)
+
+
 def given(rows: pa.Table, weight: int) -> pa.Table:
     """Rows that all have one weight."""
-    return rows.append_column(_WEIGHT_FIELD, pa.array(np.full(rows.num_rows, weight, np.int64)))
+    return rows.append_column(WEIGHT_FIELD, pa.array(np.full(rows.num_rows, weight, np.int64)))
 
 
 def negated(rows: pa.Table) -> pa.Table:
     """The same rows going instead of coming."""
     weights = -rows.column(WEIGHT).to_numpy()
-    return rows.set_column(rows.num_columns - 1, _WEIGHT_FIELD, pa.array(weights, pa.int64()))
+    return rows.set_column(rows.num_columns - 1, WEIGHT_FIELD, pa.array(weights, pa.int64()))
 
 
 def expanded(rows: pa.Table, relation: str) -> pa.Table:

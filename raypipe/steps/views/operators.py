@@ -1,12 +1,12 @@
 """The kinds of operator at run time: changes of their inputs in, changes of their relation out.
 
-Nothing is appended to a trace here: a trace is read as it stood before the epoch, and ``View`` adds the epoch's changes to
-it once every operator has looked.
+Nothing is appended to a trace here: a trace is read as it stood before the epoch, and ``View`` adds the epoch's
+changes to it once every operator has looked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ from raypipe.contracts import Trace
 from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views.model import Bilinear, Keyed, Linear, leaf_names
-from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, weighted
+from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
 
 # Finds the trace of a relation by a key.
 Traces = Callable[[str, tuple[str, ...]], Trace]
@@ -54,6 +54,10 @@ class Operators:
                 made.append(self._weighted(plan, [after, right]))
         return pa.concat_tables(made) if made else empty(plan.out.columns)
 
+    def product(self, plan: Bilinear, left: pa.Table, right: pa.Table) -> pa.Table:
+        """An inner join of all rows."""
+        return self._weighted(plan, [left, right]) if left.num_rows and right.num_rows else empty(plan.out.columns)
+
     def keyed(self, plan: Keyed, changes: Sequence[pa.Table], traces: Traces, *, first: bool) -> pa.Table:
         """fragment(rows of the affected keys, after) - what it made for them before.
 
@@ -92,28 +96,22 @@ class Operators:
     def _matching(self, key: tuple[str, ...], rows: pa.Table, other_key: tuple[str, ...], trace: Trace) -> pa.Table:
         """Rows of the other side, as they were, that the changed rows may meet."""
         if not other_key:
-            return self._scanned(trace)
-        return trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
+            return scanned(trace)
+        found = trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
+        return found.cast(weighted(trace.schema.columns))
 
     def _everything(self, plan: Keyed, trace: Trace) -> pa.Table:
         if trace.count > self._most_rows:
             raise LimitExceeded(
                 f"The {plan.what} of relation {plan.out.name} must be computed from all of its {trace.count:,} rows, "
                 f"and {self._most_rows:,} are allowed.",
-                remedy="Write the step so that it has a key (GROUP BY, PARTITION BY, an equality in the join), or raise "
-                "limits.step_rows.",
+                remedy="Write the step so that it has a key (GROUP BY, PARTITION BY, an equality in the join), or "
+                "raise limits.step_rows.",
                 rows=trace.count,
             )
-        return self._scanned(trace)
-
-    @staticmethod
-    def _scanned(trace: Trace) -> pa.Table:
-        return pa.Table.from_batches(list(trace.rows()), weighted(trace.schema.columns))
+        return scanned(trace)
 
     def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
         for name, rows in zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True):
             self._sandbox.register(name, rows)
         return self._sandbox.query(plan.sql).cast(weighted(plan.out.columns))
-
-
-Changes = Mapping[str, pa.Table]

@@ -12,7 +12,7 @@ from raypipe.errors import LimitExceeded, RaypipeError, SqlError
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views.model import Bilinear, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
-from raypipe.steps.views.multiset import empty, weighted
+from raypipe.steps.views.multiset import scanned, weighted
 from raypipe.steps.views.operators import Operators
 
 MOST_ROWS = 5_000_000
@@ -29,6 +29,7 @@ class View:
 
     def __init__(self, plan: ViewPlan, sandbox: Sandbox, most_rows: int = MOST_ROWS) -> None:
         self.plan = plan
+        self.name = plan.name
         self._operators = Operators(sandbox, most_rows)
 
     def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
@@ -59,62 +60,76 @@ class View:
                 **error.fields,  # type: ignore[arg-type]
             ) from error
 
+    def contents(self, everything: Mapping[str, pa.Table], work: Work) -> pa.Table:
+        """All rows of the view as the state has them, weighted; nothing is remembered.
+
+        What a keyed operator made is read and not computed again, so it is what those below were told, to the last bit.
+
+        Args:
+            everything: All rows of the inputs.
+            work: The state.
+        """
+        made: dict[str, pa.Table] = {}
+        for operator in self.plan.operators:
+            name = operator.out.name
+            if isinstance(operator, Keyed):
+                trace = work.trace(self.plan.trace_name(name, operator.key))
+                made[name] = scanned(trace)
+            elif isinstance(operator, Bilinear):
+                made[name] = self._operators.product(operator, made[operator.left], made[operator.right])
+            else:
+                made[name] = self._stateless(operator, made, everything)
+        last = self.plan.operators[-1].out
+        return self._operators.multiset.total(last.columns, [made[last.name]])
+
     def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
-        opened: dict[str, Trace] = {}
-        relations = {operator.out.name: operator.out for operator in self.plan.operators}
+        columns = {operator.out.name: operator.out.columns for operator in self.plan.operators}
 
         def traces(relation: str, key: tuple[str, ...]) -> Trace:
-            name = self.plan.trace_name(relation, key)
-            if name not in opened:
-                opened[name] = work.trace(name)
-            return opened[name]
+            return work.trace(self.plan.trace_name(relation, key))
 
         def total(relation: str) -> pa.Table:
             if relation not in added:
-                added[relation] = self._operators.multiset.total(relations[relation].columns, [made[relation]])
+                added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
             return added[relation]
 
-        for operator in self.plan.operators:
-            columns = operator.out.columns
-            if isinstance(operator, Scan):
-                rows = changes.get(operator.relation)
-                name = operator.out.name
-                chosen = empty(columns) if rows is None else rows.select(weighted(columns).names)
-                made[name] = chosen.cast(weighted(columns))
-            elif isinstance(operator, Union):
-                names = weighted(columns).names
-                made[operator.out.name] = pa.concat_tables(
-                    [made[each].rename_columns(names).cast(weighted(columns)) for each in operator.inputs]
-                )
-            elif isinstance(operator, Linear):
-                rows = made[operator.input]
-                made[operator.out.name] = self._operators.linear(operator, rows) if rows.num_rows else empty(columns)
-            elif isinstance(operator, Bilinear):
-                left, right = total(operator.left), total(operator.right)
-                made[operator.out.name] = self._operators.bilinear(operator, left, right, traces)
-            else:
-                inputs = [total(each) for each in operator.inputs]
-                made[operator.out.name] = self._operators.keyed(operator, inputs, traces, first=first)
-                added[operator.out.name] = made[operator.out.name]
-        self._remember(traces, total)
-        return total(self.plan.operators[-1].out.name)
-
-    def _remember(self, traces: object, total: object) -> None:
         remembered: dict[tuple[str, tuple[str, ...]], None] = {}
         for operator in self.plan.operators:
-            if isinstance(operator, Keyed | Bilinear):
+            name = operator.out.name
+            if isinstance(operator, Bilinear):
+                left, right = total(operator.left), total(operator.right)
+                made[name] = self._operators.bilinear(operator, left, right, traces)
                 remembered.update(dict.fromkeys(operator.traces))
+            elif isinstance(operator, Keyed):
+                inputs = [total(each) for each in operator.inputs]
+                added[name] = made[name] = self._operators.keyed(operator, inputs, traces, first=first)
+                remembered.update(dict.fromkeys(operator.traces))
+            else:
+                made[name] = self._stateless(operator, made, changes)
+        # Only now: every operator has seen its traces as they stood before the epoch.
         for relation, key in remembered:
-            rows = total(relation)  # type: ignore[operator]
-            if rows.num_rows:
-                traces(relation, key).append(rows)  # type: ignore[operator]
+            if total(relation).num_rows:
+                traces(relation, key).append(total(relation))
+        return total(self.plan.operators[-1].out.name)
+
+    def _stateless(
+        self, operator: Scan | Union | Linear, made: Mapping[str, pa.Table], changes: Mapping[str, pa.Table]
+    ) -> pa.Table:
+        wanted = weighted(operator.out.columns)
+        if isinstance(operator, Scan):
+            rows = changes.get(operator.relation)
+            return wanted.empty_table() if rows is None else rows.select(wanted.names).cast(wanted)
+        if isinstance(operator, Union):
+            return pa.concat_tables([made[each].rename_columns(wanted.names).cast(wanted) for each in operator.inputs])
+        rows = made[operator.input]
+        return self._operators.linear(operator, rows) if rows.num_rows else wanted.empty_table()
 
     def _failure(self, error: duckdb.Error) -> RaypipeError:
         reason = REASONS.get(type(error), "DuckDB refused a value")
         return SqlError(
             f"Step {self.plan.name} failed on the rows of {' and '.join(self.plan.inputs)}: {reason}.",
-            remedy="Let the expression cope with every value (TRY_CAST, CASE); over the whole table the SQL fails as well.",
+            remedy="Let the expression cope with every value (TRY_CAST, CASE); over the whole table it fails as well.",
             step=self.plan.name,
         )

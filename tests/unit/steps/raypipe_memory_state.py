@@ -25,7 +25,9 @@ class MemoryTrace:
         self._database.register("held", self.held)
         self._database.register("keys", keys)
         same = " AND ".join(f'h."{name}" IS NOT DISTINCT FROM k."{name}"' for name in self.schema.key)
-        found = self._database.sql(f"SELECT h.* FROM held h WHERE EXISTS (SELECT 1 FROM keys k WHERE {same}) ORDER BY ALL")
+        found = self._database.sql(
+            f"SELECT h.* FROM held h WHERE EXISTS (SELECT 1 FROM keys k WHERE {same}) ORDER BY ALL"
+        )
         return found.to_arrow_table().cast(self._arrow)
 
     def should_scan(self, keys: int) -> bool:
@@ -45,7 +47,8 @@ class MemoryTrace:
         self._database.register("rows", pa.concat_tables([self.held, rows.cast(self._arrow)]))
         names = ", ".join(f'"{name}"' for name in self.schema.columns.names)
         total = self._database.sql(
-            f"SELECT {names}, sum({WEIGHT})::BIGINT AS {WEIGHT} FROM rows GROUP BY ALL HAVING sum({WEIGHT}) <> 0 ORDER BY ALL"
+            f"SELECT {names}, sum({WEIGHT})::BIGINT AS {WEIGHT} FROM rows GROUP BY ALL HAVING sum({WEIGHT}) <> 0 "
+            "ORDER BY ALL"
         )
         self.held = total.to_arrow_table().cast(self._arrow)
         assert min(self.held[WEIGHT].to_pylist(), default=1) > 0, "a trace holds a row less than not at all"

@@ -148,7 +148,10 @@ class Oracle:
 
 
 def _comparable(rows: pa.Table) -> list[Any]:
-    return [tuple(_rounded(each) for each in made.values()) for made in rows.rename_columns([f"c{i}" for i in range(rows.num_columns)]).to_pylist()]
+    return [
+        tuple(_rounded(each) for each in made.values())
+        for made in rows.rename_columns([f"c{i}" for i in range(rows.num_columns)]).to_pylist()
+    ]
 
 
 def _rounded(value: Any) -> Any:

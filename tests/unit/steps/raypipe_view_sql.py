@@ -8,7 +8,16 @@ import numpy as np
 
 Columns = list[tuple[str, str]]  # expression, type
 
-TYPES = {"id": "int", "k": "int", "small": "int", "price": "dec", "name": "text", "x": "float", "flag": "bool", "day": "date"}
+TYPES = {
+    "id": "int",
+    "k": "int",
+    "small": "int",
+    "price": "dec",
+    "name": "text",
+    "x": "float",
+    "flag": "bool",
+    "day": "date",
+}
 _LITERALS = {
     "int": ("1", "2", "0"),
     "dec": ("1.25", "2"),
@@ -83,7 +92,9 @@ class Grammar:
 
     def _over(self, head: str, source: str, columns: Columns, depth: int) -> tuple[str, Columns]:
         where = self._where(columns)
-        shape = self._pick(("plain", "group", "group", "group", "window", "window", "distinct", "on", "limit", "global"))
+        shape = self._pick(
+            ("plain", "group", "group", "group", "window", "window", "distinct", "on", "limit", "global")
+        )
         if shape == "group" or shape == "global":
             sql, made = self._grouped(source, columns, where, keys=shape == "group")
         elif shape == "window":
@@ -97,7 +108,8 @@ class Grammar:
                 distinct = f"DISTINCT ON ({', '.join(keys)}) "
                 tail = f" ORDER BY {keys[0]}, {self._pick([name for name, _ in columns])} DESC"
             elif shape == "limit":
-                tail = f" ORDER BY {self._pick([name for name, _ in made])} {self._pick(('', 'DESC'))} LIMIT {self._rng.integers(1, 5)}"
+                order, sign = self._pick([name for name, _ in made]), self._pick(("", "DESC"))
+                tail = f" ORDER BY {order} {sign} LIMIT {self._rng.integers(1, 5)}"
             sql = f"SELECT {distinct}{items} FROM {source}{where}{tail}"
         return head + sql, made
 
@@ -118,7 +130,9 @@ class Grammar:
         return ", ".join(items), made
 
     def _grouped(self, source: str, columns: Columns, where: str, *, keys: bool) -> tuple[str, Columns]:
-        names = list(dict.fromkeys(self._pick([name for name, _ in columns]) for _ in range(int(self._rng.integers(1, 3)))))
+        names = list(
+            dict.fromkeys(self._pick([name for name, _ in columns]) for _ in range(int(self._rng.integers(1, 3))))
+        )
         kinds = dict(columns)
         items: list[str] = []
         made: Columns = []
@@ -162,7 +176,11 @@ class Grammar:
         ]
         if kind in ("int", "dec", "float"):
             sum_kind = {"int": "big", "dec": "dec", "float": "float"}[kind]
-            choices += [(f"sum({name})", sum_kind), (f"avg({name})", "float"), (f"median({name})", "float" if kind != "dec" else "dec")]
+            choices += [
+                (f"sum({name})", sum_kind),
+                (f"avg({name})", "float"),
+                (f"median({name})", "float" if kind != "dec" else "dec"),
+            ]
         if kind == "text":
             choices.append((f"string_agg({name}, ',' ORDER BY {other})", "text"))
         text, made = choices[int(self._rng.integers(0, len(choices)))]
@@ -202,7 +220,19 @@ class Grammar:
         source, columns = self._source(depth)
         for _ in range(int(self._rng.choice([0, 0, 1, 1, 2]))):
             other, more = self._source(depth)
-            verb = self._pick(("JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN", "CROSS JOIN"))
+            verb = self._pick(
+                (
+                    "JOIN",
+                    "JOIN",
+                    "LEFT JOIN",
+                    "LEFT JOIN",
+                    "RIGHT JOIN",
+                    "FULL JOIN",
+                    "SEMI JOIN",
+                    "ANTI JOIN",
+                    "CROSS JOIN",
+                )
+            )
             if verb == "CROSS JOIN":
                 source = f"{source} CROSS JOIN {other}"
             else:
@@ -224,7 +254,9 @@ class Grammar:
         return f"{table} {alias}", [(f"{alias}.{name}", kind) for name, kind in TYPES.items()]
 
     def _condition(self, left: Columns, right: Columns) -> str:
-        pairs = [(a, b, kind) for a, kind in left for b, other in right if kind == other and kind not in ("list", "bool")]
+        pairs = [
+            (a, b, kind) for a, kind in left for b, other in right if kind == other and kind not in ("list", "bool")
+        ]
         if not pairs:
             return ""
         a, b, _ = pairs[int(self._rng.integers(0, len(pairs)))]

@@ -1,0 +1,164 @@
+"""Stateful steps in a run: where their state lies, for which cuts it is kept, and what they make of an epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from raypipe import faults
+from raypipe.errors import InvariantBroken
+from raypipe.local.inline import Executor
+from raypipe.model import ChangeBatch, Committed, Cut, SinkTable
+from raypipe.plan.model import Plan
+from raypipe.state import Limits, Store
+from raypipe.steps import Views, stateful_relations
+
+
+class Stateful:
+    """The stateful steps of a run and their state. Used by one thread.
+
+    Args:
+        plan: What runs.
+        wanted: Relations that sinks are fed from.
+        identity: Of the log: state of another log means nothing.
+    """
+
+    def __init__(self, plan: Plan, wanted: Collection[str], identity: str) -> None:
+        self._plan = plan
+        self._identity = identity
+        self._below = stateful_relations(plan)
+        self._views = Views(plan, wanted)
+        self._store: Store | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether a sink is fed by a stateful step at all."""
+        return bool(self._views.relations)
+
+    def streamed(self, wanted: Collection[str]) -> set[str]:
+        """What must be made of the log batch by batch: what sinks want, and what stateful steps read."""
+        return (set(wanted) - self._below) | self._views.inputs
+
+    def open(self, generation: int) -> None:
+        """Takes the state over; once in a run."""
+        if self._store is None and self.needed:
+            self._store = Store.open(
+                Path(self._plan.state),
+                generation=generation,
+                identity=self._identity,
+                traces=self._views.traces,
+                limits=Limits(state_bytes=int(self._plan.limits.get("state_bytes", Limits().state_bytes))),
+            )
+
+    def planned(self) -> Plan:
+        """The plan, in which tables fed by stateful steps are also views of this state: without it they are stale."""
+        lineage = self._opened().lineage
+        sinks = tuple(
+            replace(sink, tables=tuple(self._of_this_state(table, lineage) for table in sink.tables))
+            for sink in self._plan.sinks
+        )
+        return replace(self._plan, sinks=sinks)
+
+    def _of_this_state(self, table: SinkTable, lineage: str) -> SinkTable:
+        if table.relation not in self._below:
+            return table
+        return replace(table, view=sha256(f"{table.view} {lineage}".encode()).hexdigest()[:32])
+
+    def fits(self, cuts: Iterable[Cut | None]) -> bool:
+        """Whether some sink can go on from what is kept, or nothing is kept; if not, the state is emptied."""
+        store = self._opened()
+        versions = store.versions()
+        if not versions or any(cut is not None and cut.number in versions for cut in cuts):
+            return True
+        store.reset()
+        return False
+
+    def keep(self, cuts: Collection[int]) -> None:
+        """No sink will go on from any other cut than these."""
+        if self._store is not None:
+            self._store.keep(cuts)
+
+    def kept(self) -> tuple[int, ...]:
+        """Cuts whose state is kept."""
+        return self._store.versions() if self._store is not None else ()
+
+    def executor(
+        self, inner: Executor, wanted: Collection[str], held: Iterable[tuple[Committed, Iterable[SinkTable]]]
+    ) -> Executor:
+        """An executor that adds what stateful steps make.
+
+        Args:
+            inner: Makes ``streamed`` relations.
+            wanted: Relations that sinks are fed from.
+            held: What each sink of the epoch holds, and its tables.
+        """
+        awaited = all(
+            table.name in committed.tables and committed.tables[table.name].awaiting
+            for committed, tables in held
+            for table in tables
+            if table.relation in self._below
+        )
+        return _StatefulExecutor(inner, self._views, self._opened(), frozenset(wanted), awaited=awaited)
+
+    def close(self) -> None:
+        """Ends steps and state; idempotent."""
+        self._views.close()
+        if self._store is not None:
+            self._store.close()
+
+    def _opened(self) -> Store:
+        if self._store is None:
+            raise InvariantBroken("The state is not open.")
+        return self._store
+
+
+class _StatefulExecutor:
+    """See ``Executor``."""
+
+    def __init__(self, inner: Executor, views: Views, store: Store, wanted: frozenset[str], *, awaited: bool) -> None:
+        self._inner = inner
+        self._views = views
+        self._store = store
+        self._wanted = wanted
+        self._awaited = awaited
+        self._seconds = 0.0
+        self.name = inner.name
+
+    @property
+    def rows(self) -> int:
+        """See ``Executor``."""
+        return self._inner.rows
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """See ``Executor``."""
+        return {**self._inner.seconds, "views": self._seconds}
+
+    def outputs(self, after: Cut | None, upto: Cut) -> Iterator[tuple[str, ChangeBatch] | None]:
+        """What the inner executor makes, then what the stateful steps make of it; then their state is durable."""
+        epoch = self._views.begin(self._store, after, upto, awaited=self._awaited)
+        try:
+            for output in self._inner.outputs(after, upto):
+                if output is None:
+                    yield None
+                    continue
+                relation, batch = output
+                if relation in self._views.inputs:
+                    epoch.feed(relation, batch)
+                yield output if relation in self._wanted else None
+            yield None
+            faults.point("state.views.before")
+            made = epoch.finish()
+            while True:
+                began = time.perf_counter()
+                output = next(made, None)
+                self._seconds += time.perf_counter() - began
+                if output is None:
+                    break
+                yield output
+            faults.point("state.views.after")
+        finally:
+            epoch.abort()

@@ -10,7 +10,7 @@ change while ``FORMAT`` of the commit files stays. In 64-bit arithmetic that wra
               text, binary                            len + sum of mix(word[i] + (i + 1) * 0x9E3779B97F4A7C15)
               anything else (lists, structs, …)       0
     hash:     h = 0; for each word of each column: h = mix(h * 0x9E3779B97F4A7C15 + word)
-    place:    hash(key columns) >> 32 << 32 | hash(all columns) >> 32
+    place:    hash(key columns) >> 32 << 32 | min(hash(all columns) >> 32, 2^32 - 2)
 
 Equal values have equal hashes; the converse is checked by whoever relies on it, since 32 bits of key are few. Columns
 that count as 0 are correct all the same, and slower. The mixing function is the finaliser of splitmix64 (Steele, Lea,
@@ -30,6 +30,7 @@ Words = npt.NDArray[np.uint64]
 
 KEY_BITS = np.uint64(32)
 LOWER_HALF = np.uint64(0xFFFFFFFF)
+HIGHEST_ROW = LOWER_HALF - np.uint64(1)  # so that no row lies where its key's rows end
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _WORD_BYTES = 8
@@ -45,12 +46,13 @@ def places(rows: pa.RecordBatch, key: Sequence[str], columns: Sequence[str]) -> 
         words = {name: list(_words(part.column(name))) for name in columns}
         by_key = _hash(part.num_rows, (word for name in key for word in words[name]))
         by_row = _hash(part.num_rows, (word for name in columns for word in words[name]))
-        result[begin : begin + part.num_rows] = (by_key & ~LOWER_HALF) | (by_row >> KEY_BITS)
+        by_row >>= KEY_BITS
+        result[begin : begin + part.num_rows] = (by_key & ~LOWER_HALF) | np.minimum(by_row, HIGHEST_ROW)
     return result
 
 
 def first_places(keys: pa.RecordBatch, key: Sequence[str]) -> Words:
-    """The lowest place that a row of each key can have; the highest is that, ``| LOWER_HALF``."""
+    """The lowest place that a row of each key can have; ``| LOWER_HALF`` it is where they end."""
     result = np.empty(keys.num_rows, dtype=np.uint64)
     for begin in range(0, keys.num_rows, _ROWS_AT_A_TIME):
         part = keys.slice(begin, _ROWS_AT_A_TIME)

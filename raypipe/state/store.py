@@ -358,6 +358,7 @@ class Store:
         sequence = held.sequence + 1
         name, temporary = commit_name(sequence), folder.fresh("tmp")
         entries: dict[str, RunEntry] = {}
+        taken = False
         faults.point("state.commit.before")
         with RunFile(folder.path, temporary) as file:
             for trace, runs in (added or {}).items():
@@ -368,12 +369,12 @@ class Store:
                     entries[f"{sequence}.{trace}"] = entry
             manifest = self._manifest(sequence, versions, number, entries)
             if faults.armed("mutant.state_name_early"):
-                folder.take(temporary, sequence)
+                taken = folder.take(temporary, sequence)
                 faults.point("state.commit.named")
             file.finish(manifest.to_bytes())
         self._broken = True  # until it is known to have gone well
         faults.point("state.commit.written")
-        if not folder.take(temporary, sequence):
+        if not (taken or folder.take(temporary, sequence)):
             folder.remove([temporary])
             raise self._fenced()
         faults.point("state.commit.named")

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import Model, Row, keys_of, schema_of, told, weighted
+from trace_model import Model, Row, keys_of, schema_of, told, weighted
 
-from raypipe.contracts import WEIGHT, TraceSchema
-from raypipe.errors import InvariantBroken, LimitExceeded, SchemaMismatch, StateLost
+from raypipe.contracts import TraceSchema
 from raypipe.state import Limits, Store
 
 # So small that a few rows make several pieces, runs and merges.

@@ -110,7 +110,7 @@ class Run:
     """
 
     name: str
-    blocks: Sequence[Held] | Sequence[Stored]
+    blocks: Sequence[Held | Stored]
     file: str = ""
     rows: int = field(init=False)
     bytes: int = field(init=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -26,6 +27,9 @@ from raypipe.state.writing import RunFile, blocks_of
 
 # Who claims a folder while others do so too tries again; each try that fails means that another one succeeded.
 _CLAIMS = 16
+
+# The name of a trace, and stored rows of it in order.
+Part: TypeAlias = tuple[str, Iterator[pa.RecordBatch]]
 
 
 @dataclass(kw_only=True)
@@ -54,8 +58,8 @@ class Store:
         self.lost: StateLost | None = None
         self.lineage = _new_lineage()
         self._folder = folder
-        self._generation = generation
-        self._identity = identity
+        self.generation = generation
+        self.identity = identity
         self._traces = {
             trace.name: TraceSchema(name=trace.name, columns=plain_schema(trace.columns), key=trace.key)
             for trace in traces
@@ -144,6 +148,46 @@ class Store:
             self._write_commit({})
             self._held.versions = {}
 
+    def adopt(self, version: int, *, note: str, lineage: str, parts: Iterable[Part]) -> None:
+        """Takes over a version that was written elsewhere, in place of all that is held.
+
+        Args:
+            version: Number of its cut.
+            note: Kept with it.
+            lineage: See ``StateStore``.
+            parts: Sorted stored rows, each a run or a part of one; read one after another.
+
+        Raises:
+            LimitExceeded: the state would outgrow its bound.
+            RaypipeError: whatever the parts raise; the store holds what it held before.
+        """
+        runs: list[tuple[str, Run]] = []
+        try:
+            for trace, rows in parts:
+                with self._lock:
+                    self._check_room(0)
+                run = self._write_file(self._traces[trace], rows)
+                if run.rows:
+                    runs.append((trace, run))
+            with self._lock:
+                self._check_open()
+                by_trace = {name: tuple(run for trace, run in runs if trace == name) for name in self._traces}
+                versions = {version: _Version(note=note, runs=by_trace)}
+                lineage, self.lineage = self.lineage, lineage
+                try:
+                    self._write_commit(versions)
+                except BaseException:
+                    self.lineage = lineage
+                    raise
+                self._held.versions = versions
+        finally:
+            for _, run in runs:
+                self.release(run.name)
+
+    def holds(self, trace: str) -> bool:
+        """Whether there is a trace of that name."""
+        return trace in self._traces
+
     @property
     def bytes(self) -> int:
         """On disk."""
@@ -231,13 +275,16 @@ class Store:
             StateLost: a run is damaged.
             Unavailable: the disk does not take it.
         """
+        return self._write_file(schema, merged(runs, schema, self.limits))
+
+    def _write_file(self, schema: TraceSchema, rows: Iterable[pa.RecordBatch]) -> Run:
         with self._lock:
             self._check_open()
             name = self._folder.fresh("run")
             self._pending[name] = 0
         try:
             with RunFile(self._folder.path, name) as file:
-                entry = file.add(schema, blocks_of(merged(runs, schema, self.limits), self.limits.block_bytes), name)
+                entry = file.add(schema, blocks_of(rows, self.limits.block_bytes), name)
                 file.finish()
         except BaseException:
             self.release(name)
@@ -292,9 +339,9 @@ class Store:
             return
         except OSError as error:
             raise Unavailable(f"The state in {place} cannot be read.", cause=error) from error
-        if manifest.generation > self._generation and not faults.armed("mutant.no_fence"):
+        if manifest.generation > self.generation and not faults.armed("mutant.no_fence"):
             raise self._fenced()
-        if manifest.identity != self._identity:
+        if manifest.identity != self.identity:
             return
         shared = manifest.traces.keys() & self._traces.keys()
         if not all(_same_shape(manifest.traces[name], self._traces[name]) for name in shared):
@@ -366,7 +413,7 @@ class Store:
                 rows = merged(runs, schema, self.limits)
                 entry = file.add(schema, blocks_of(rows, self.limits.block_bytes), name)
                 if entry is not None:
-                    entries[f"{sequence}.{trace}"] = entry
+                    entries[folder.fresh("part")] = entry
             manifest = self._manifest(sequence, versions, number, entries)
             if faults.armed("mutant.state_name_early"):
                 taken = folder.take(temporary, sequence)
@@ -410,8 +457,8 @@ class Store:
         kept = {name for version in listed for names in version.runs.values() for name in names} | self._pending.keys()
         return Manifest(
             sequence=sequence,
-            generation=self._generation,
-            identity=self._identity,
+            generation=self.generation,
+            identity=self.identity,
             lineage=self.lineage,
             traces=self._traces,
             runs={name: known[name] for name in sorted(kept) if name in known},

@@ -13,7 +13,7 @@ import pyarrow as pa
 from trace_model import Model, Row, schema_of, weighted
 
 from raypipe.contracts import TraceSchema
-from raypipe.state import Limits, Store
+from raypipe.state import Limits, Remote, Store, checkpoint
 
 LAST = 24
 LIMITS = Limits(block_bytes=2_000, slice_bytes=1_000, spill_bytes=4_000, tier=2, small_rows=16, most_runs=8)
@@ -61,9 +61,15 @@ def carry(store: Store, version: int) -> None:
     store.settle()
 
 
+def saved(folder: Path) -> Remote:
+    return Remote(f"file://{folder.parent}/saved")
+
+
 if __name__ == "__main__":
     store = opened(Path(sys.argv[1]), int(sys.argv[2]))
     for version in range(max(store.versions(), default=0) + 1, int(sys.argv[3]) + 1):
         carry(store, version)
         print(version, flush=True)
+        if version % 3 == 0:
+            checkpoint(store, version, saved(Path(sys.argv[1])))
     store.close()

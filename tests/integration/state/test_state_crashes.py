@@ -13,7 +13,7 @@ import pytest
 from trace_model import told
 
 from raypipe import faults
-from raypipe.state import Store
+from raypipe.state import Store, restore
 
 POINTS = [point for point in faults.POINTS if point.startswith("state.")]
 
@@ -60,6 +60,12 @@ def test_a_writer_killed_at_a_step_leaves_whole_versions_only(point: str, nth: i
     check(tmp_path / "state", 2, told_version)
     assert run(tmp_path / "state", 3) == (0, epochs.LAST)
     check(tmp_path / "state", 4, epochs.LAST)
+    restored = restore(
+        [epochs.saved(tmp_path / "state")], tmp_path / "other", generation=5, identity="epochs", traces=epochs.TRACES
+    )
+    assert restored.versions() == (epochs.LAST,)
+    same_as_model(restored, epochs.LAST)
+    restored.close()
 
 
 @pytest.mark.parametrize(

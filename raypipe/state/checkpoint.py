@@ -133,6 +133,7 @@ def restore(
     found = [dict(_whole(remote, identity, traces)) for remote in remotes]
     common = set.intersection(*(set(each) for each in found)) if found else set()
     store = Store.open(folder, generation=generation, identity=identity, traces=traces, limits=limits)
+    damage: StateLost | None = None
     for number in sorted(common if version is None else common & {version}, reverse=True):
         bodies = [each[number] for each in found]
         try:
@@ -147,14 +148,14 @@ def restore(
                 ),
             )
         except StateLost as error:
-            store.lost = error
+            damage = error
             continue
         return store
     store.close()
     raise StateLost(
         "No checkpoint of this state is there and whole.",
         remedy="The state is rebuilt from the log or from a new snapshot.",
-        cause=store.lost,
+        cause=damage,
     )
 
 

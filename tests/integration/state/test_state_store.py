@@ -85,6 +85,23 @@ def test_a_version_that_is_not_kept_says_rebuild(tmp_path: Path) -> None:
     assert store.versions() == (2,)
 
 
+def test_work_on_a_version_that_was_forgotten_meanwhile_still_becomes_whole(tmp_path: Path) -> None:
+    store = opened(tmp_path, limits=Limits(tier=2, small_rows=4))
+    add(store, None, 1)
+    work = store.begin(1)
+    for version in range(2, 7):
+        add(store, version - 1, version)
+        store.keep([])
+        store.settle()
+    work.trace("t").append(weighted(PAIR, [((99, "y"), 1)]))
+    work.commit(8)
+    store.close()
+    store = opened(tmp_path, limits=Limits(tier=2, small_rows=4))
+    assert 8 in store.versions()
+    assert len(told(store.begin(8).trace("t").rows())) == 11
+    store.close()
+
+
 def test_state_of_something_else_or_of_another_shape_is_forgotten(tmp_path: Path) -> None:
     store = opened(tmp_path)
     add(store, None, 1)

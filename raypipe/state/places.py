@@ -8,7 +8,9 @@ change while ``FORMAT`` of the commit files stays. In 64-bit arithmetic that wra
               a number or moment of fixed width       its bits, as one or more words
               a float                                 the bits of it as float64, one NaN, one zero
               text, binary                            len + sum of mix(word[i] + (i + 1) * 0x9E3779B97F4A7C15)
-              anything else (lists, structs, …)       0
+              a struct                                0, then the words of its fields
+              a list                                  len + sum of mix(hash(item[i]) + (i + 1) * 0x9E3779B97F4A7C15)
+              anything else (maps, intervals, …)      0
     hash:     h = 0; for each word of each column: h = mix(h * 0x9E3779B97F4A7C15 + word)
     place:    hash(key columns) >> 32 << 32 | min(hash(all columns) >> 32, 2^32 - 2)
 
@@ -104,6 +106,12 @@ def _valid_words(column: pa.Array) -> Iterator[Words]:
         yield from _wide(column)
     elif types.is_integer(kind) or _is_moment(kind):
         yield _fixed(column)
+    elif types.is_struct(kind):
+        yield np.zeros(len(column), dtype=np.uint64)  # tells a NULL from a struct of NULLs
+        for number in range(kind.num_fields):
+            yield from _words(column.field(number))
+    elif types.is_list(kind) or types.is_large_list(kind):
+        yield _lists(column)
     else:
         yield np.zeros(len(column), dtype=np.uint64)
 
@@ -150,11 +158,10 @@ def _texts(column: pa.Array) -> Words:
         begins_buffer, offsets, count=len(column) + 1, offset=column.offset * np.dtype(offsets).itemsize
     ).astype(np.int64)
     lengths = np.diff(begins)
-    hashes = lengths.astype(np.uint64)
     counts = (lengths + (_WORD_BYTES - 1)) // _WORD_BYTES
     filled = np.flatnonzero(counts)
     if not filled.size:
-        return hashes
+        return lengths.view(np.uint64)
     # A word is read wherever it begins; the last one may reach over the end, where there must be something to read.
     data = np.zeros(int(begins[-1] - begins[0]) + _WORD_BYTES, dtype=np.uint8)
     data[:-_WORD_BYTES] = np.frombuffer(data_buffer, np.uint8, count=len(data) - _WORD_BYTES, offset=int(begins[0]))
@@ -167,5 +174,21 @@ def _texts(column: pa.Array) -> Words:
     over = (counts * _WORD_BYTES - lengths[filled]).astype(np.uint64) * np.uint64(8)
     words[lasts] &= np.uint64(0xFFFFFFFFFFFFFFFF) >> over
     words += (number.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    hashes = lengths.astype(np.uint64)
+    hashes[filled] += np.add.reduceat(_mix(words), firsts)
+    return hashes
+
+
+def _lists(column: pa.Array) -> Words:
+    begins = column.offsets.to_numpy().astype(np.int64)
+    lengths = np.diff(begins)
+    hashes: Words = lengths.astype(np.uint64)
+    filled = np.flatnonzero(lengths)
+    if not filled.size:
+        return hashes
+    items = column.values.slice(int(begins[0]), int(begins[-1] - begins[0]))
+    firsts = begins[:-1][filled] - begins[0]
+    number = np.arange(len(items)) - np.repeat(firsts, lengths[filled])
+    words = _hash(len(items), _words(items)) + (number.astype(np.uint64) + np.uint64(1)) * _GOLDEN
     hashes[filled] += np.add.reduceat(_mix(words), firsts)
     return hashes

@@ -317,3 +317,35 @@ def test_the_epochs_of_the_crash_tests_hold_what_they_should(tmp_path: Path) -> 
         for name, model in epochs.should_hold(version).items():
             assert told(store.begin(version).trace(name).rows()) == model.all()
     store.close()
+
+
+def test_columns_of_other_layouts_are_stored_as_plain_ones(tmp_path: Path) -> None:
+    layouts = schema_of(
+        {"a": pa.string_view(), "b": pa.dictionary(pa.int8(), pa.string()), "c": pa.binary_view()}, ["a"]
+    )
+    store = opened(tmp_path, traces=[layouts])
+    work = store.begin(None)
+    trace = work.trace("t")
+    rows = pa.table(
+        {
+            "a": pa.array(["x", "y"]).cast(pa.string_view()),
+            "b": pa.array(["p", None]).dictionary_encode(),
+            "c": pa.array([b"1", b"2"]).cast(pa.binary_view()),
+            "_raypipe_weight": pa.array([1, 1]),
+        }
+    )
+    trace.append(rows)
+    trace.append(rows)
+    work.commit(1)
+    assert told(store.begin(1).trace("t").probe(rows)) == {("x", "p", b"1"): 2, ("y", None, b"2"): 2}
+    store.close()
+
+
+def test_many_small_appends_are_few_runs_to_probe(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    trace = store.begin(None).trace("t")
+    for number in range(300):
+        trace.append(weighted(PAIR, [((number, "x"), 1)]))
+    assert trace.count == 300
+    assert len(trace.added) <= 10
+    store.close()

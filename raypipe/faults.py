@@ -47,6 +47,8 @@ POINTS = (
     "state.commit.named",
     "state.commit.after",
     "state.merge.written",
+    "state.checkpoint.run",
+    "state.checkpoint.named",
     "sink.open.after",
     "sink.write.after",
     "sink.commit.before",

@@ -41,7 +41,10 @@ def _equal(left: pa.Array, right: pa.Array) -> Flags:
         return np.ones(len(left), dtype=np.bool_)
     if pa.types.is_float16(kind):
         left, right = left.cast(pa.float32()), right.cast(pa.float32())
-    equal = pc.equal(left, right)
+    try:
+        equal = pc.equal(left, right)
+    except pa.ArrowNotImplementedError:
+        return np.zeros(len(left), dtype=np.bool_)
     if pa.types.is_floating(kind):
         equal = pc.or_(equal, pc.and_(pc.is_nan(left), pc.is_nan(right)))
     if left.null_count or right.null_count:

@@ -1,15 +1,16 @@
 """The folder of a store: which files there are, who may add the next commit, what may go.
 
-``<sequence>.commit`` is a commit, ``<sequence of the writer's claim>-<n>.run`` a run by itself, ``*.tmp`` not yet
-anything. A commit takes its name by a hard link, which fails if the name is taken: of two writers that follow the same
-commit only one goes on. The newest commit is never removed, so a writer that was paused so long that its name is free
-again finds a higher one there.
+``<sequence>.commit`` is a commit, ``<sequence of the writer's claim>-<writer>-<n>.run`` a run by itself, ``*.tmp`` not
+yet anything. A commit takes its name by a hard link, which fails if the name is taken: of two writers that follow the
+same commit only one goes on. The newest commit is never removed, so a writer that was paused so long that its name is
+free again finds a higher one there.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Collection
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 from raypipe.state.failures import says_why
 
 _COMMIT = re.compile(r"(\d{16})\.commit")
-_OWNED = re.compile(r"(\d{16})-\d+\.(?:run|tmp)")
+_OWNED = re.compile(r"(\d{16})-([0-9a-f]{8})-\d+\.(?:run|tmp)")
 
 
 def commit_name(sequence: int) -> str:
@@ -37,6 +38,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.claim = 0
+        self._writer = secrets.token_hex(4)
         self._made = 0
         with says_why(path, "made"):
             path.mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,7 @@ class Folder:
     def fresh(self, suffix: str) -> str:
         """A name that nobody has used."""
         self._made += 1
-        return f"{self.claim:016d}-{self._made}.{suffix}"
+        return f"{self.claim:016d}-{self._writer}-{self._made}.{suffix}"
 
     def map(self, name: str) -> pa.Buffer:
         """The content of a file, mapped.
@@ -101,5 +103,8 @@ class Folder:
         return [name for name in names if name not in named and self._is_earlier(name)]
 
     def _is_earlier(self, name: str) -> bool:
-        found = _COMMIT.fullmatch(name) or _OWNED.fullmatch(name)
-        return found is not None and int(found[1]) < self.claim
+        commit, owned = _COMMIT.fullmatch(name), _OWNED.fullmatch(name)
+        if commit:
+            return int(commit[1]) < self.claim
+        # Others who tried the same claim did not get it.
+        return owned is not None and int(owned[1]) <= self.claim and owned[2] != self._writer

@@ -90,7 +90,7 @@ class Manifest:
             "identity": self.identity,
             "lineage": self.lineage,
             "traces": {
-                name: {"columns": _schema_text(trace.columns), "key": trace.key} for name, trace in self.traces.items()
+                name: {"columns": schema_text(trace.columns), "key": trace.key} for name, trace in self.traces.items()
             },
             "runs": {
                 name: [run.trace, run.file, [_block_fields(block) for block in run.blocks]]
@@ -133,7 +133,7 @@ class Manifest:
             identity=str(described["identity"]),
             lineage=str(described["lineage"]),
             traces={
-                name: TraceSchema(name=name, columns=_schema(trace["columns"]), key=tuple(trace["key"]))
+                name: TraceSchema(name=name, columns=schema_from_text(trace["columns"]), key=tuple(trace["key"]))
                 for name, trace in traces.items()
             },
             runs={
@@ -158,11 +158,13 @@ def _lost(place: str, why: str) -> StateLost:
     )
 
 
-def _schema_text(schema: pa.Schema) -> str:
+def schema_text(schema: pa.Schema) -> str:
+    """A schema as text, for JSON."""
     return base64.b64encode(schema.serialize()).decode()
 
 
-def _schema(text: str) -> pa.Schema:
+def schema_from_text(text: str) -> pa.Schema:
+    """Reads what ``schema_text`` wrote."""
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 

@@ -18,7 +18,7 @@ PLACE = "_raypipe_place"
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The columns as they are stored: any may be NULL, dictionaries are resolved, no metadata.
+    """The columns as they are stored: any may be NULL, of plain layouts of their types, without metadata.
 
     Raises:
         SchemaMismatch: a column has a name that is ours, or there are two of one name.
@@ -35,7 +35,11 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 def _plain(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.BaseExtensionType):
         return _plain(kind.storage_type)
-    return _plain(kind.value_type) if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(kind) else kind
 
 
 def stored_schema(schema: pa.Schema) -> pa.Schema:

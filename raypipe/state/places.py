@@ -8,9 +8,11 @@ change while ``FORMAT`` of the commit files stays. In 64-bit arithmetic that wra
               a number or moment of fixed width       its bits, as one or more words
               a float                                 the bits of it as float64, one NaN, one zero
               text, binary                            len + sum of mix(word[i] + (i + 1) * 0x9E3779B97F4A7C15)
-              anything else (lists, structs, …)       0
+              a struct                                0, then the words of its fields
+              a list                                  len + sum of mix(hash(item[i]) + (i + 1) * 0x9E3779B97F4A7C15)
+              anything else (maps, intervals, …)      0
     hash:     h = 0; for each word of each column: h = mix(h * 0x9E3779B97F4A7C15 + word)
-    place:    hash(key columns) >> 32 << 32 | hash(all columns) >> 32
+    place:    hash(key columns) >> 32 << 32 | min(hash(all columns) >> 32, 2^32 - 2)
 
 Equal values have equal hashes; the converse is checked by whoever relies on it, since 32 bits of key are few. Columns
 that count as 0 are correct all the same, and slower. The mixing function is the finaliser of splitmix64 (Steele, Lea,
@@ -30,6 +32,7 @@ Words = npt.NDArray[np.uint64]
 
 KEY_BITS = np.uint64(32)
 LOWER_HALF = np.uint64(0xFFFFFFFF)
+HIGHEST_ROW = LOWER_HALF - np.uint64(1)  # so that no row lies where its key's rows end
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _WORD_BYTES = 8
@@ -45,12 +48,13 @@ def places(rows: pa.RecordBatch, key: Sequence[str], columns: Sequence[str]) -> 
         words = {name: list(_words(part.column(name))) for name in columns}
         by_key = _hash(part.num_rows, (word for name in key for word in words[name]))
         by_row = _hash(part.num_rows, (word for name in columns for word in words[name]))
-        result[begin : begin + part.num_rows] = (by_key & ~LOWER_HALF) | (by_row >> KEY_BITS)
+        by_row >>= KEY_BITS
+        result[begin : begin + part.num_rows] = (by_key & ~LOWER_HALF) | np.minimum(by_row, HIGHEST_ROW)
     return result
 
 
 def first_places(keys: pa.RecordBatch, key: Sequence[str]) -> Words:
-    """The lowest place that a row of each key can have; the highest is that, ``| LOWER_HALF``."""
+    """The lowest place that a row of each key can have; ``| LOWER_HALF`` it is where they end."""
     result = np.empty(keys.num_rows, dtype=np.uint64)
     for begin in range(0, keys.num_rows, _ROWS_AT_A_TIME):
         part = keys.slice(begin, _ROWS_AT_A_TIME)
@@ -102,6 +106,12 @@ def _valid_words(column: pa.Array) -> Iterator[Words]:
         yield from _wide(column)
     elif types.is_integer(kind) or _is_moment(kind):
         yield _fixed(column)
+    elif types.is_struct(kind):
+        yield np.zeros(len(column), dtype=np.uint64)  # tells a NULL from a struct of NULLs
+        for number in range(kind.num_fields):
+            yield from _words(column.field(number))
+    elif types.is_list(kind) or types.is_large_list(kind):
+        yield _lists(column)
     else:
         yield np.zeros(len(column), dtype=np.uint64)
 
@@ -148,11 +158,10 @@ def _texts(column: pa.Array) -> Words:
         begins_buffer, offsets, count=len(column) + 1, offset=column.offset * np.dtype(offsets).itemsize
     ).astype(np.int64)
     lengths = np.diff(begins)
-    hashes = lengths.astype(np.uint64)
     counts = (lengths + (_WORD_BYTES - 1)) // _WORD_BYTES
     filled = np.flatnonzero(counts)
     if not filled.size:
-        return hashes
+        return lengths.view(np.uint64)
     # A word is read wherever it begins; the last one may reach over the end, where there must be something to read.
     data = np.zeros(int(begins[-1] - begins[0]) + _WORD_BYTES, dtype=np.uint8)
     data[:-_WORD_BYTES] = np.frombuffer(data_buffer, np.uint8, count=len(data) - _WORD_BYTES, offset=int(begins[0]))
@@ -165,5 +174,21 @@ def _texts(column: pa.Array) -> Words:
     over = (counts * _WORD_BYTES - lengths[filled]).astype(np.uint64) * np.uint64(8)
     words[lasts] &= np.uint64(0xFFFFFFFFFFFFFFFF) >> over
     words += (number.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    hashes = lengths.astype(np.uint64)
+    hashes[filled] += np.add.reduceat(_mix(words), firsts)
+    return hashes
+
+
+def _lists(column: pa.Array) -> Words:
+    begins = column.offsets.to_numpy().astype(np.int64)
+    lengths = np.diff(begins)
+    hashes: Words = lengths.astype(np.uint64)
+    filled = np.flatnonzero(lengths)
+    if not filled.size:
+        return hashes
+    items = column.values.slice(int(begins[0]), int(begins[-1] - begins[0]))
+    firsts = begins[:-1][filled] - begins[0]
+    number = np.arange(len(items)) - np.repeat(firsts, lengths[filled])
+    words = _hash(len(items), _words(items)) + (number.astype(np.uint64) + np.uint64(1)) * _GOLDEN
     hashes[filled] += np.add.reduceat(_mix(words), firsts)
     return hashes

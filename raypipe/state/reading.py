@@ -30,14 +30,19 @@ def probe(runs: Sequence[Run], keys: pa.Table, schema: TraceSchema) -> pa.Record
     firsts = first_places(batch, names)
     order = np.argsort(firsts, kind="stable")
     firsts, batch = firsts[order], batch.take(pa.array(order))
-    fresh = np.flatnonzero(np.concatenate(([True], firsts[1:] != firsts[:-1])))
+    begins = np.concatenate(([True], firsts[1:] != firsts[:-1]))
+    fresh = np.flatnonzero(begins)
     distinct = batch.take(pa.array(fresh))
+    # Whether each hash stands for one key, so that a row with another one is of no key.
+    told_apart = certainly_equal(batch, distinct.take(pa.array(np.cumsum(begins) - 1)), names).all()
     parts = []
     for run in runs:
         for candidates, which in run.find(firsts[fresh]):
             certain = certainly_equal(candidates, distinct.take(pa.array(which)), names)
             rows = candidates
-            if not certain.all():
+            if not certain.all() and told_apart:
+                rows = candidates.filter(pa.array(certain))
+            elif not told_apart:
                 rows = candidates.filter(pa.array(_settled(candidates, certain, batch, firsts, names)))
             if rows.num_rows:
                 parts.append(rows)
@@ -47,7 +52,7 @@ def probe(runs: Sequence[Run], keys: pa.Table, schema: TraceSchema) -> pa.Record
 
 
 def _settled(rows: pa.RecordBatch, certain: Flags, keys: pa.RecordBatch, firsts: Words, names: list[str]) -> Flags:
-    """Whether the rows belong to a key, where some may be of another with the same hash, or Arrow cannot compare."""
+    """Whether the rows belong to a key, where several have one hash, or Arrow cannot compare."""
     doubtful = np.flatnonzero(~certain)
     doubted = rows.take(pa.array(doubtful))
     same_hash = np.isin(firsts, places_of(doubted) & ~LOWER_HALF)

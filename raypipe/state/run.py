@@ -14,6 +14,7 @@ from raypipe.codec import checksum
 from raypipe.errors import StateLost
 from raypipe.state.order import places_of
 from raypipe.state.places import LOWER_HALF, Words
+from raypipe.state.search import find, sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class Held:
     def __init__(self, batch: pa.RecordBatch) -> None:
         at = places_of(batch)
         self.batch = batch
+        self.sampled = sample(at)
         self.rows = int(batch.num_rows)
         self.bytes = int(batch.nbytes)
         self.first, self.last = int(at[0]), int(at[-1])
@@ -66,6 +68,7 @@ class Stored:
         self._schema = schema
         self._trace = trace
         self._file = file
+        self.sampled: Words | None = None
         self._batch: pa.RecordBatch | None = None
         self._lock = threading.Lock()
 
@@ -74,7 +77,9 @@ class Stored:
         if self._batch is None:
             with self._lock:
                 if self._batch is None:
-                    self._batch = self._checked()
+                    batch = self._checked()
+                    self.sampled = sample(places_of(batch))
+                    self._batch = batch
         return self._batch
 
     def _checked(self) -> pa.RecordBatch:
@@ -105,7 +110,7 @@ class Run:
     """
 
     name: str
-    blocks: Sequence[Held] | Sequence[Stored]
+    blocks: Sequence[Held | Stored]
     file: str = ""
     rows: int = field(init=False)
     bytes: int = field(init=False)
@@ -142,10 +147,11 @@ class Run:
                 continue
             batch = block.read()
             at = places_of(batch)
-            wanted = firsts[low:high]
-            begins = np.searchsorted(at, wanted, "left")
-            ends = np.searchsorted(at, wanted | LOWER_HALF, "right")
-            counts = ends - begins
+            wanted = np.empty((high - low, 2), dtype=np.uint64)
+            wanted[:, 0] = firsts[low:high]
+            np.bitwise_or(firsts[low:high], LOWER_HALF, out=wanted[:, 1])
+            bounds = find(at, block.sampled, wanted.ravel()).reshape(wanted.shape)
+            begins, counts = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
             total = int(counts.sum())
             if not total:
                 continue

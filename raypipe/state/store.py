@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-import uuid
 import weakref
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -15,11 +14,13 @@ from raypipe import faults
 from raypipe.contracts import TraceSchema
 from raypipe.errors import Fenced, InvariantBroken, LimitExceeded, OutcomeUnknown, StateLost, Unavailable
 from raypipe.state.folder import Folder, commit_name
+from raypipe.state.holding import Holding, Version, files_of, manifest_of, new_lineage, stored_run
 from raypipe.state.limits import Limits
-from raypipe.state.manifest import Manifest, RunEntry, VersionEntry
-from raypipe.state.order import plain_schema, stored_schema
+from raypipe.state.manifest import RunEntry
+from raypipe.state.order import plain_schema
 from raypipe.state.reading import merged
-from raypipe.state.run import Run, Stored
+from raypipe.state.recovery import fenced, recover
+from raypipe.state.run import Run
 from raypipe.state.upkeep import Upkeep
 from raypipe.state.work import OpenTrace, OpenWork
 from raypipe.state.writing import RunFile, blocks_of
@@ -27,21 +28,8 @@ from raypipe.state.writing import RunFile, blocks_of
 # Who claims a folder while others do so too tries again; each try that fails means that another one succeeded.
 _CLAIMS = 16
 
-
-@dataclass(kw_only=True)
-class _Version:
-    note: str
-    runs: dict[str, tuple[Run, ...]]
-
-
-@dataclass(kw_only=True)
-class _Held:
-    """What the store holds; changed only with the lock."""
-
-    sequence: int = 0
-    versions: dict[int, _Version] = field(default_factory=dict)
-    entries: dict[str, RunEntry] = field(default_factory=dict)  # by run
-    files: dict[str, int] = field(default_factory=dict)  # bytes of each file that may be ours to remove
+# The name of a trace, and stored rows of it in order.
+Part: TypeAlias = tuple[str, Iterator[pa.RecordBatch]]
 
 
 class Store:
@@ -51,11 +39,9 @@ class Store:
         self, folder: Folder, generation: int, identity: str, traces: Sequence[TraceSchema], limits: Limits
     ) -> None:
         self.limits = limits
-        self.lost: StateLost | None = None
-        self.lineage = _new_lineage()
         self._folder = folder
-        self._generation = generation
-        self._identity = identity
+        self.generation = generation
+        self.identity = identity
         self._traces = {
             trace.name: TraceSchema(name=trace.name, columns=plain_schema(trace.columns), key=trace.key)
             for trace in traces
@@ -63,7 +49,7 @@ class Store:
         if len(self._traces) < len(traces):
             raise InvariantBroken("Two traces of the state have one name.", remedy="Please report this defect.")
         self._lock = threading.RLock()
-        self._held = _Held()
+        self._held = Holding()
         self._pending: dict[str, int] = {}  # runs that no version names yet, with the bytes of their files
         self._works: weakref.WeakSet[OpenWork] = weakref.WeakSet()
         self._broken = False
@@ -104,6 +90,16 @@ class Store:
             folder=str(folder),
         )
 
+    @property
+    def lineage(self) -> str:
+        """See ``StateStore``."""
+        return self._held.lineage
+
+    @property
+    def lost(self) -> StateLost | None:
+        """What was damaged when the store was opened."""
+        return self._held.lost
+
     def versions(self) -> tuple[int, ...]:
         """See ``StateStore``."""
         with self._lock:
@@ -140,9 +136,40 @@ class Store:
         """See ``StateStore``."""
         with self._lock:
             self._check_open()
-            self.lineage = _new_lineage()
-            self._write_commit({})
-            self._held.versions = {}
+            self._write_anew({}, new_lineage())
+
+    def adopt(self, version: int, *, note: str, lineage: str, parts: Iterable[Part]) -> None:
+        """Takes over a version that was written elsewhere, in place of all that is held.
+
+        Args:
+            version: Number of its cut.
+            note: Kept with it.
+            lineage: See ``StateStore``.
+            parts: Sorted stored rows, each a run or a part of one; read one after another.
+
+        Raises:
+            LimitExceeded: the state would outgrow its bound.
+            RaypipeError: whatever the parts raise; the store holds what it held before.
+        """
+        runs: list[tuple[str, Run]] = []
+        try:
+            for trace, rows in parts:
+                with self._lock:
+                    self._check_room(0)
+                run = self._write_file(self._traces[trace], rows)
+                if run.rows:
+                    runs.append((trace, run))
+            with self._lock:
+                self._check_open()
+                by_trace = {name: tuple(run for trace, run in runs if trace == name) for name in self._traces}
+                self._write_anew({version: Version(note=note, runs=by_trace)}, lineage)
+        finally:
+            for _, run in runs:
+                self.release(run.name)
+
+    def holds(self, trace: str) -> bool:
+        """Whether there is a trace of that name."""
+        return trace in self._traces
 
     @property
     def bytes(self) -> int:
@@ -153,12 +180,11 @@ class Store:
     def status(self) -> dict[str, object]:
         """Names and counts, for people."""
         with self._lock:
-            versions = self._held.versions
-            newest = versions[max(versions)].runs if versions else {}
+            newest = self._held.newest
             return {
                 "bytes": self.bytes,
                 "files": len(self._held.files),
-                "versions": sorted(versions),
+                "versions": sorted(self._held.versions),
                 "traces": {
                     name: {
                         "rows": sum(run.rows for run in newest.get(name, ())),
@@ -183,7 +209,7 @@ class Store:
             self._closed = True
         self._upkeep.close()
         with self._lock:
-            self._held = _Held()
+            self._held = Holding()
 
     # What work needs of the store.
 
@@ -217,8 +243,7 @@ class Store:
     def newest(self) -> Mapping[str, tuple[Run, ...]]:
         """The runs of the newest version, by trace."""
         with self._lock:
-            versions = self._held.versions
-            return dict(versions[max(versions)].runs) if versions else {}
+            return dict(self._held.newest)
 
     def schema(self, trace: str) -> TraceSchema:
         """Of a trace."""
@@ -231,13 +256,16 @@ class Store:
             StateLost: a run is damaged.
             Unavailable: the disk does not take it.
         """
+        return self._write_file(schema, merged(runs, schema, self.limits))
+
+    def _write_file(self, schema: TraceSchema, rows: Iterable[pa.RecordBatch]) -> Run:
         with self._lock:
             self._check_open()
             name = self._folder.fresh("run")
             self._pending[name] = 0
         try:
             with RunFile(self._folder.path, name) as file:
-                entry = file.add(schema, blocks_of(merged(runs, schema, self.limits), self.limits.block_bytes), name)
+                entry = file.add(schema, blocks_of(rows, self.limits.block_bytes), name)
                 file.finish()
         except BaseException:
             self.release(name)
@@ -249,7 +277,7 @@ class Store:
         with self._lock:
             self._pending[name] = self._held.files[name] = file.bytes
             self._held.entries[name] = entry
-        return self._load(name, entry, self._folder.map(name))
+        return stored_run(name, entry, self._folder.map(name), schema)
 
     def release(self, name: str) -> None:
         """Says that a run's file is from now on needed only by the versions that name it."""
@@ -270,11 +298,8 @@ class Store:
     def _claim(self) -> bool:
         """Makes the first commit of this writer; False if somebody else was quicker."""
         folder = self._folder
-        sequence = folder.newest()
-        self._held = _Held(sequence=sequence)
-        if sequence:
-            self._recover(sequence)
-        folder.claim = sequence + 1
+        self._held = recover(folder, generation=self.generation, identity=self.identity, traces=self._traces)
+        folder.claim = self._held.sequence + 1
         try:
             self._write_commit(self._held.versions)
         except Fenced:
@@ -283,65 +308,9 @@ class Store:
         folder.remove(folder.left_behind(self._held.files))
         return True
 
-    def _recover(self, sequence: int) -> None:
-        place = str(self._folder.path)
-        try:
-            manifest = Manifest.from_file(self._folder.map(commit_name(sequence)), place)
-        except StateLost as error:
-            self.lost = error
-            return
-        except OSError as error:
-            raise Unavailable(f"The state in {place} cannot be read.", cause=error) from error
-        if manifest.generation > self._generation and not faults.armed("mutant.no_fence"):
-            raise self._fenced()
-        if manifest.identity != self._identity:
-            return
-        shared = manifest.traces.keys() & self._traces.keys()
-        if not all(_same_shape(manifest.traces[name], self._traces[name]) for name in shared):
-            return
-        self.lineage = manifest.lineage
-        contents = {file: self._content(file) for file in {entry.file for entry in manifest.runs.values()}}
-        runs: dict[str, Run] = {}
-        for name, entry in manifest.runs.items():
-            content = contents[entry.file]
-            if entry.trace not in shared:
-                continue
-            if content is None or len(content) < entry.end:
-                self.lost = StateLost(
-                    f"A file of the state in {place} is missing or too short: {entry.file}.",
-                    remedy="The state is rebuilt from the log or from a new snapshot.",
-                )
-                continue
-            runs[name] = self._load(name, entry, content)
-            self._held.entries[name] = entry
-            self._held.files[entry.file] = len(content)
-        for version in manifest.versions:
-            wanted = {trace: named for trace, named in version.runs.items() if trace in shared}
-            if all(name in runs for named in wanted.values() for name in named):
-                self._held.versions[version.number] = _Version(
-                    note=version.note,
-                    runs={trace: tuple(runs[name] for name in named) for trace, named in wanted.items()},
-                )
-        if manifest.versions and not self._held.versions:
-            self.lineage = _new_lineage()
-
-    def _content(self, file: str) -> pa.Buffer | None:
-        try:
-            return self._folder.map(file)
-        except (OSError, pa.ArrowException):
-            return None
-
-    def _load(self, name: str, entry: RunEntry, content: pa.Buffer) -> Run:
-        schema = stored_schema(self._traces[entry.trace].columns)
-        blocks = [
-            Stored(block, content.slice(block.offset, block.length), schema, entry.trace, entry.file)
-            for block in entry.blocks
-        ]
-        return Run(name=name, blocks=blocks, file=entry.file)
-
     def _commit(self, work: OpenWork, number: int, note: str) -> None:
         base = self._held.versions.get(work.after) if work.after is not None else None
-        version = _Version(note=note, runs={})
+        version = Version(note=note, runs={})
         for name, trace in work.traces.items():
             stored = base.runs.get(name, ()) if base is not None and not trace.cleared else trace.stored
             version.runs[name] = (*stored, *trace.spilled)
@@ -350,14 +319,25 @@ class Store:
         self._write_commit({**self._held.versions, number: version}, number, added)
         self._held.versions[number] = version
 
+    def _write_anew(self, versions: dict[int, Version], lineage: str) -> None:
+        """Lets these versions stand for all that are held."""
+        before, self._held.lineage = self._held.lineage, lineage
+        try:
+            self._write_commit(versions)
+        except BaseException:
+            self._held.lineage = before
+            raise
+        self._held.versions = versions
+
     def _write_commit(
-        self, versions: Mapping[int, _Version], number: int = 0, added: Mapping[str, Sequence[Run]] | None = None
+        self, versions: Mapping[int, Version], number: int = 0, added: Mapping[str, Sequence[Run]] | None = None
     ) -> None:
         """Writes the next commit: these versions, of which one gains what was added."""
         folder, held = self._folder, self._held
         sequence = held.sequence + 1
         name, temporary = commit_name(sequence), folder.fresh("tmp")
         entries: dict[str, RunEntry] = {}
+        taken = False
         faults.point("state.commit.before")
         with RunFile(folder.path, temporary) as file:
             for trace, runs in (added or {}).items():
@@ -365,17 +345,26 @@ class Store:
                 rows = merged(runs, schema, self.limits)
                 entry = file.add(schema, blocks_of(rows, self.limits.block_bytes), name)
                 if entry is not None:
-                    entries[f"{sequence}.{trace}"] = entry
-            manifest = self._manifest(sequence, versions, number, entries)
+                    entries[folder.fresh("part")] = entry
+            manifest = manifest_of(
+                held,
+                versions,
+                number,
+                entries,
+                {run.name for run in self._runs_at_work()} | self._pending.keys(),
+                generation=self.generation,
+                identity=self.identity,
+                traces=self._traces,
+            )
             if faults.armed("mutant.state_name_early"):
-                folder.take(temporary, sequence)
+                taken = folder.take(temporary, sequence)
                 faults.point("state.commit.named")
             file.finish(manifest.to_bytes())
         self._broken = True  # until it is known to have gone well
         faults.point("state.commit.written")
-        if not folder.take(temporary, sequence):
+        if not (taken or folder.take(temporary, sequence)):
             folder.remove([temporary])
-            raise self._fenced()
+            raise fenced(folder)
         faults.point("state.commit.named")
         try:
             folder.sync()
@@ -391,45 +380,30 @@ class Store:
             content = folder.map(name)
             for run_name, entry in entries.items():
                 runs_of = versions[number].runs
-                runs_of[entry.trace] = (*runs_of[entry.trace], self._load(run_name, entry, content))
+                runs_of[entry.trace] = (
+                    *runs_of[entry.trace],
+                    stored_run(run_name, entry, content, self._traces[entry.trace]),
+                )
         faults.point("state.commit.after")
         self._clean(versions)
 
-    def _manifest(
-        self, sequence: int, versions: Mapping[int, _Version], number: int, entries: Mapping[str, RunEntry]
-    ) -> Manifest:
-        known = {**self._held.entries, **entries}
-        listed = []
-        for each, version in sorted(versions.items()):
-            named = {trace: [run.name for run in runs] for trace, runs in version.runs.items()}
-            for name, entry in entries.items() if each == number else ():
-                named[entry.trace].append(name)
-            runs_of = {trace: tuple(names) for trace, names in named.items() if names}
-            listed.append(VersionEntry(number=each, note=version.note, runs=runs_of))
-        kept = {name for version in listed for names in version.runs.values() for name in names} | self._pending.keys()
-        return Manifest(
-            sequence=sequence,
-            generation=self._generation,
-            identity=self._identity,
-            lineage=self.lineage,
-            traces=self._traces,
-            runs={name: known[name] for name in sorted(kept) if name in known},
-            versions=tuple(listed),
-        )
-
-    def _clean(self, versions: Mapping[int, _Version]) -> None:
+    def _clean(self, versions: Mapping[int, Version]) -> None:
         """Removes the files that neither a version nor open work nor a merge needs."""
         held = self._held
-        needed = {run.file for version in versions.values() for runs in version.runs.values() for run in runs}
-        needed |= {run.file for work in self._works for trace in work.traces.values() for run in trace.runs}
+        needed = files_of(versions) | {run.file for run in self._runs_at_work()}
         needed |= set(self._pending) | {commit_name(held.sequence)}
         gone = held.files.keys() - needed
         self._folder.remove(gone)
         held.files = {name: size for name, size in held.files.items() if name not in gone}
 
+    def _runs_at_work(self) -> Iterator[Run]:
+        """Stored runs that open work reads or has written."""
+        return (
+            run for work in self._works for trace in work.traces.values() for run in (*trace.stored, *trace.spilled)
+        )
+
     def _check_room(self, more: int) -> None:
-        needed = {run for version in self._held.versions.values() for runs in version.runs.values() for run in runs}
-        held = sum(run.bytes for run in needed) + sum(self._pending.values())
+        held = self._held.run_bytes + sum(self._pending.values())
         if held + more > self.limits.state_bytes:
             raise LimitExceeded(
                 f"The state of stateful steps would grow to {held + more} bytes, over {self.limits.state_bytes}.",
@@ -444,7 +418,7 @@ class Store:
         if self._broken:
             raise Unavailable(f"A commit of the state in {self._folder.path} failed; it must be opened again.")
 
-    def _version(self, number: int) -> _Version:
+    def _version(self, number: int) -> Version:
         self._check_open()
         if number not in self._held.versions:
             raise StateLost(
@@ -454,17 +428,3 @@ class Store:
                 cut=number,
             )
         return self._held.versions[number]
-
-    def _fenced(self) -> Fenced:
-        return Fenced(
-            f"A later run owns the state in {self._folder.path}; this one wrote nothing more.",
-            folder=str(self._folder.path),
-        )
-
-
-def _new_lineage() -> str:
-    return str(uuid.uuid4())
-
-
-def _same_shape(stored: TraceSchema, wanted: TraceSchema) -> bool:
-    return stored.key == wanted.key and stored.columns.equals(wanted.columns)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from raypipe.contracts import TraceSchema
 from raypipe.errors import InvariantBroken
 from raypipe.state.limits import Limits
-from raypipe.state.order import fit, pieces, plain_schema, sort
+from raypipe.state.order import fit, merge, pieces, plain_schema, sort
 from raypipe.state.reading import merged, probe
 from raypipe.state.run import Held, Run
 
@@ -96,7 +96,11 @@ class OpenTrace:
             ordered = sort(piece, self.schema)
             if not ordered.num_rows:
                 continue
-            self.added.append(Run(name="", blocks=[Held(ordered)]))
+            # As in a binary counter: few runs to probe, and a row is merged about log2(appends) times.
+            while self.added and self.added[-1].rows <= ordered.num_rows:
+                ordered = merge([*(block.read() for block in self.added.pop().blocks), ordered], self.schema)
+            if ordered.num_rows:
+                self.added.append(Run(name="", blocks=[Held(ordered)]))
             if sum(run.bytes for run in self.added) >= limits.spill_bytes:
                 self.spilled.append(self._ground.spill(self.schema, self.added))
                 self.added = []

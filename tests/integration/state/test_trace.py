@@ -9,14 +9,16 @@ from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import Model, Row, keys_of, schema_of, told, weighted
+from trace_model import Model, Row, keys_of, plain, schema_of, told, weighted
 
 from raypipe.contracts import TraceSchema
 from raypipe.state import Limits, Store
+from raypipe.state.places import LOWER_HALF, first_places, places
 
 # So small that a few rows make several pieces, runs and merges.
 SMALL = Limits(block_bytes=200, slice_bytes=150, spill_bytes=600, tier=2, small_rows=4, most_runs=5)
@@ -36,8 +38,12 @@ VALUES: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
     "date": (pa.date32(), st.sampled_from([date(2026, 1, 1), date(1970, 1, 1)])),
     "time": (pa.time64("us"), st.sampled_from([time(1, 2, 3), time(0)])),
     "moment": (pa.timestamp("us", tz="UTC"), st.sampled_from([datetime(2026, 1, 1, tzinfo=UTC)])),
-    "list": (pa.list_(pa.int64()), st.lists(st.sampled_from([1, None]), max_size=2)),
-    "struct": (pa.struct([("a", pa.int64())]), st.sampled_from([{"a": 1}, {"a": None}])),
+    "list": (pa.list_(pa.float64()), st.lists(st.sampled_from([1.5, 0.0, -0.0, None]), max_size=2)),
+    "texts": (pa.large_list(pa.string()), st.lists(st.sampled_from(["", "a"]), max_size=2)),
+    "struct": (
+        pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]),
+        st.sampled_from([{"a": 1, "b": []}, {"a": None, "b": ["x"]}, {"a": None, "b": None}]),
+    ),
 }
 WEIGHTS = st.sampled_from([1, 1, 1, -1, 2, -2, 5])
 
@@ -117,3 +123,22 @@ def test_a_trace_is_the_multiset_of_what_was_appended_at_every_version(data: st.
             with store.begin(number) as work:
                 assert told(work.trace("t").rows()) == model.all()
         store.close()
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_equal_rows_have_equal_places_wherever_they_stand(data: st.DataObject) -> None:
+    schema, row = data.draw(traces())
+    rows = data.draw(st.lists(row, min_size=1, max_size=8))
+    names = schema.columns.names
+    arrays = [pa.array([each[place] for each in rows], field.type) for place, field in enumerate(schema.columns)]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema.columns)
+    together = places(batch, schema.key, names)
+    alone = np.concatenate([places(batch.slice(number, 1), schema.key, names) for number in range(len(rows))])
+    assert (together == alone).all()
+    assert (first_places(batch, schema.key) == together & ~LOWER_HALF).all()
+    by_row = {tuple(plain(value) for value in each): place for each, place in zip(rows, together.tolist(), strict=True)}
+    assert all(
+        by_row[tuple(plain(value) for value in each)] == place for each, place in zip(rows, together, strict=True)
+    )
+    assert len(set(by_row.values())) == len(by_row), "two different rows of so few have one place"

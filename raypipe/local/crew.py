@@ -61,8 +61,8 @@ class LocalCrew:
 
     def open_sink(self, name: str, claim: Claim) -> Committed:
         """Opens a sink, or again."""
+        self._stateful.open(claim.generation)
         if not self._stands_by_state:
-            self._stateful.open(claim.generation)
             self._make_sinks_again()
         with suppress(RaypipeError):
             self._sinks[name].abort()
@@ -80,10 +80,14 @@ class LocalCrew:
 
     def fits(self) -> bool:
         """Whether the state fits what the sinks hold."""
-        if not self._stateful.needed or self._stateful.fits(held.cut for held in self._held.values()):
+        if not self._stateful.needed or self._stateful.fits(self._cuts()):
             return True
         self._make_sinks_again()
         return False
+
+    def _cuts(self) -> list[Cut | None]:
+        """Of the sinks that stateful steps feed."""
+        return [held.cut for name, held in self._held.items() if self._stateful.feeds(self._sinks[name].tables)]
 
     def keep(self, cuts: Collection[int]) -> None:
         """Passes it on to the state."""
@@ -117,10 +121,10 @@ class LocalCrew:
         """Carries an epoch in the calling thread."""
         self._resting = False
         executor: Executor = InlineExecutor(self._log, self._steps, self._relations)
-        wanted = {table.relation for name in sinks for table in self._sinks[name].tables}
         if self._stateful.needed:
             held = [(self._held[name], self._sinks[name].tables) for name in sinks]
-            executor = self._stateful.executor(executor, wanted, held)
+            lowest = min(self._cuts(), key=lambda cut: cut.number if cut is not None else 0, default=None)
+            executor = self._stateful.executor(executor, held, lowest)
         outcome = carry(
             executor=executor,
             sinks={name: self._sinks[name] for name in sinks},

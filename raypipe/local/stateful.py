@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from raypipe import faults
-from raypipe.errors import InvariantBroken
+from raypipe.errors import InvariantBroken, OutcomeUnknown, Unavailable
 from raypipe.local.inline import Executor
 from raypipe.model import ChangeBatch, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
 from raypipe.state import Limits, Store
-from raypipe.steps import Views, stateful_relations
+from raypipe.steps import Needs, Views, stateful_relations
 
 
 class Stateful:
@@ -42,8 +42,12 @@ class Stateful:
         """What must be made of the log batch by batch: what sinks want, and what stateful steps read."""
         return (set(wanted) - self._below) | self._views.inputs
 
+    def feeds(self, tables: Iterable[SinkTable]) -> frozenset[str]:
+        """Relations that come from stateful steps, among those that feed some tables."""
+        return frozenset(table.relation for table in tables) & self._below
+
     def open(self, generation: int) -> None:
-        """Takes the state over; once in a run."""
+        """Takes the state over, if it is not open."""
         if self._store is None and self.needed:
             self._store = Store.open(
                 Path(self._plan.state),
@@ -55,7 +59,7 @@ class Stateful:
 
     def planned(self) -> Plan:
         """The plan, in which tables fed by stateful steps are also views of this state: without it they are stale."""
-        lineage = self._opened().lineage
+        lineage = self.store().lineage
         sinks = tuple(
             replace(sink, tables=tuple(self._of_this_state(table, lineage) for table in sink.tables))
             for sink in self._plan.sinks
@@ -69,7 +73,7 @@ class Stateful:
 
     def fits(self, cuts: Iterable[Cut | None]) -> bool:
         """Whether some sink can go on from what is kept, or nothing is kept; if not, the state is emptied."""
-        store = self._opened()
+        store = self.store()
         versions = store.versions()
         if not versions or any(cut is not None and cut.number in versions for cut in cuts):
             return True
@@ -86,22 +90,32 @@ class Stateful:
         return self._store.versions() if self._store is not None else ()
 
     def executor(
-        self, inner: Executor, wanted: Collection[str], held: Iterable[tuple[Committed, Iterable[SinkTable]]]
+        self, inner: Executor, held: Sequence[tuple[Committed, Sequence[SinkTable]]], lowest: Cut | None
     ) -> Executor:
-        """An executor that adds what stateful steps make.
+        """An executor that adds what stateful steps make for the sinks of an epoch, if they are fed by any.
 
         Args:
             inner: Makes ``streamed`` relations.
-            wanted: Relations that sinks are fed from.
             held: What each sink of the epoch holds, and its tables.
+            lowest: Cut of the sink furthest behind of all that are fed by stateful steps.
         """
-        awaited = all(
-            table.name in committed.tables and committed.tables[table.name].awaiting
+        relations = frozenset(table.relation for _, tables in held for table in tables)
+        awaited = frozenset(
+            table.relation
             for committed, tables in held
             for table in tables
             if table.relation in self._below
+            and (table.name not in committed.tables or committed.tables[table.name].awaiting)
         )
-        return _StatefulExecutor(inner, self._views, self._opened(), frozenset(wanted), awaited=awaited)
+        behind = min((_number(committed.cut) for committed, _ in held), default=0)
+        needs = Needs(wanted=relations & self._below, awaited=awaited, lowest=behind <= _number(lowest))
+        return _StatefulExecutor(inner, self._views, self, relations, needs) if needs.wanted else inner
+
+    def drop(self) -> None:
+        """Lets go of a state that failed; ``open`` takes it up again as it is then."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     def close(self) -> None:
         """Ends steps and state; idempotent."""
@@ -109,7 +123,8 @@ class Stateful:
         if self._store is not None:
             self._store.close()
 
-    def _opened(self) -> Store:
+    def store(self) -> Store:
+        """The state."""
         if self._store is None:
             raise InvariantBroken("The state is not open.")
         return self._store
@@ -118,12 +133,12 @@ class Stateful:
 class _StatefulExecutor:
     """See ``Executor``."""
 
-    def __init__(self, inner: Executor, views: Views, store: Store, wanted: frozenset[str], *, awaited: bool) -> None:
+    def __init__(self, inner: Executor, views: Views, stateful: Stateful, wanted: frozenset[str], needs: Needs) -> None:
         self._inner = inner
         self._views = views
-        self._store = store
+        self._stateful = stateful
         self._wanted = wanted
-        self._awaited = awaited
+        self._needs = needs
         self._seconds = 0.0
         self.name = inner.name
 
@@ -139,7 +154,7 @@ class _StatefulExecutor:
 
     def outputs(self, after: Cut | None, upto: Cut) -> Iterator[tuple[str, ChangeBatch] | None]:
         """What the inner executor makes, then what the stateful steps make of it; then their state is durable."""
-        epoch = self._views.begin(self._store, after, upto, awaited=self._awaited)
+        epoch = self._views.begin(self._stateful.store(), after, upto, self._needs)
         try:
             for output in self._inner.outputs(after, upto):
                 if output is None:
@@ -160,5 +175,12 @@ class _StatefulExecutor:
                     break
                 yield output
             faults.point("state.views.after")
+        except (Unavailable, OutcomeUnknown):
+            self._stateful.drop()  # maybe it was the state's disk; what it holds is read again in any case
+            raise
         finally:
             epoch.abort()
+
+
+def _number(cut: Cut | None) -> int:
+    return cut.number if cut is not None else 0

@@ -92,7 +92,11 @@ def _ties(select: exp.Select) -> list[exp.Expr]:
         for each in (*plain, *(part for one in sets for part in one.find_all(exp.Column)), *aggregates_of(select)):
             found[each.sql("duckdb")] = each
         return [each.copy() for _, each in sorted(found.items())]
-    return [exp.column(name, table=table, quoted=True) for table, name in sorted(own_columns(select))]
+    # Of the right side of a SEMI or ANTI join nothing is there any more.
+    gone = {join.this.alias_or_name.lower() for join in select.args.get("joins") or () if join.kind in ("SEMI", "ANTI")}
+    return [
+        exp.column(name, table=table, quoted=True) for table, name in sorted(own_columns(select)) if table not in gone
+    ]
 
 
 def _settle_call(call: exp.Expr, notes: dict[str, None]) -> None:

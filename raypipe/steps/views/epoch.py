@@ -2,9 +2,11 @@
 
 The cut that its sinks hold decides which state an epoch is computed from, since sinks may stand at different cuts:
 
-* the state of that cut is kept: it is carried on to the epoch's end, and committed there before any sink commits;
+* the state of that cut is kept: it is carried on to the epoch's end, and committed there before any sink commits; a
+  relation whose load one of the sinks awaits is told whole;
 * it is not, but that of the epoch's end is (the sink is new): everything is told, as a TRUNCATE and all rows;
-* there is no state at all: it begins empty, and waits for the load of every table before it tells anything;
+* there is no state at all: it begins empty, at the lowest cut that a sink holds, and waits for the load of every table
+  before it tells anything;
 * neither: nothing can be told, which is right only as long as the sinks await a load.
 """
 
@@ -13,6 +15,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+
+import pyarrow as pa
 
 from raypipe.contracts import StateStore, TraceSchema, Work
 from raypipe.errors import StateLost
@@ -50,6 +54,21 @@ class Progress:
         """Reads what ``to_json`` wrote."""
         fields = json.loads(text)
         return cls({name: frozenset(branches) for name, branches in fields["loaded"].items()}, set(fields["live"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What the sinks of an epoch need of the stateful steps.
+
+    Attributes:
+        wanted: Relations that feed them and come from here.
+        awaited: Those of them whose load a sink awaits: it takes nothing of one before its TRUNCATE.
+        lowest: No other sink that is fed from here holds a lower cut.
+    """
+
+    wanted: frozenset[str]
+    awaited: frozenset[str]
+    lowest: bool = True
 
 
 class Views:
@@ -99,27 +118,28 @@ class Views:
         views = [trace for step in self._steps if isinstance(step, View) for trace in step.plan.traces]
         return [*(feed.trace for feed in self._feeds.values()), *views]
 
-    def begin(self, store: StateStore, after: Cut | None, upto: Cut, *, awaited: bool) -> Epoch:
+    def begin(self, store: StateStore, after: Cut | None, upto: Cut, needs: Needs) -> Epoch:
         """Starts an epoch.
 
         Args:
             store: Of the state.
             after: Cut that the sinks hold.
             upto: Cut that they will hold.
-            awaited: The sinks await a load of everything that comes from here, so that nothing may be told.
+            needs: What they await.
 
         Raises:
             StateLost: there is no state to go on from, and the sinks need it.
         """
         versions = store.versions()
         if after is not None and after.number in versions:
-            return Epoch(self, store.begin(after.number), Progress.from_json(store.note(after.number)), upto)
+            progress = Progress.from_json(store.note(after.number))
+            return Epoch(self, store.begin(after.number), progress, upto, whole=self._above(needs.awaited))
         if upto.number in versions:
             work = store.begin(upto.number)
             return Epoch(self, work, Progress.from_json(store.note(upto.number)), upto, afresh=True)
-        if not versions:
+        if not versions and needs.lowest:
             return Epoch(self, store.begin(None), Progress(), upto)
-        if awaited:
+        if not needs.wanted - needs.awaited:
             return Epoch(self, None, Progress(), upto)
         raise StateLost(
             f"No state is kept for cut {after.number if after is not None else 0}, which a sink holds.",
@@ -129,6 +149,14 @@ class Views:
     def close(self) -> None:
         """Ends the sandbox; idempotent."""
         self._sandbox.close()
+
+    def _above(self, relations: Collection[str]) -> frozenset[str]:
+        """Relations, and all steps here that they are made of."""
+        found = set(relations)
+        for step in reversed(self._steps):
+            if step.name in found:
+                found.update(self._plans[step.name].inputs)
+        return frozenset(found)
 
     def _read(self) -> Iterator[str]:
         for step in self._steps:
@@ -150,8 +178,18 @@ class Views:
 class Epoch:
     """One epoch of all stateful steps: ``feed`` any number of times, then ``finish``."""
 
-    def __init__(self, views: Views, work: Work | None, progress: Progress, upto: Cut, *, afresh: bool = False) -> None:
+    def __init__(
+        self,
+        views: Views,
+        work: Work | None,
+        progress: Progress,
+        upto: Cut,
+        *,
+        whole: frozenset[str] = frozenset(),
+        afresh: bool = False,
+    ) -> None:
         self._views = views
+        self._whole = whole
         self._work = work
         self._progress = progress
         self._upto = upto
@@ -218,7 +256,16 @@ class Epoch:
             changes = step.run(everything, work, first=True)
         else:
             changes = step.run({name: fed[name].changes for name in plan.inputs}, work, first=False)
-        yield from told(plan.schema, changes, self._upto, self._views._sandbox, anew=first)
+            if plan.name in self._whole:
+                changes = self._rows(step, work)
+        anew = first or plan.name in self._whole
+        yield from told(plan.schema, changes, self._upto, self._views._sandbox, anew=anew)
+
+    def _rows(self, step: View, work: Work) -> pa.Table:
+        """All rows of a view that is loaded."""
+        feeds = self._views._feeds
+        inputs = {name: feeds[name].contents(work.trace(feeds[name].trace.name)) for name in step.plan.inputs}
+        return step.contents(inputs, work)
 
     def _feed(self, relation: str, work: Work) -> Fed:
         feed = self._views._feeds[relation]
@@ -241,11 +288,7 @@ class Epoch:
                     for output in step.apply(relation, batch)
                 ]
             elif work is not None and step.plan.view in self._progress.live:
-                everything = {
-                    name: views._feeds[name].contents(work.trace(views._feeds[name].trace.name))
-                    for name in step.plan.inputs
-                }
-                rows = step.contents(everything, work)
+                rows = self._rows(step, work)
                 made[step.name] = list(told(step.plan.schema, rows, self._upto, views._sandbox, anew=True))
             if step.name in views._wanted:
                 for batch in made.get(step.name, ()):

@@ -63,6 +63,8 @@ class Graph:
     def linear(self, source: Relation, items: Sequence[tuple[str, exp.Expr]], where: Sequence[exp.Expr]) -> Relation:
         """Items over columns of the source, which the expressions call ``t``."""
         plain_names = [item.name if isinstance(item, exp.Column) else None for _, item in items]
+        if any(name is not None and name not in source.columns.names for name in plain_names):
+            raise Unsplit("a column that cannot be followed")
         names = [name for name, _ in items]
         if not where and plain_names == names == source.columns.names:
             return source

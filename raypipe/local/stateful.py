@@ -10,6 +10,7 @@ from pathlib import Path
 
 from raypipe import faults
 from raypipe.errors import InvariantBroken, OutcomeUnknown, Unavailable
+from raypipe.local.entered import enter, entered
 from raypipe.local.inline import Executor
 from raypipe.model import ChangeBatch, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
@@ -49,13 +50,20 @@ class Stateful:
     def open(self, generation: int) -> None:
         """Takes the state over, if it is not open."""
         if self._store is None and self.needed:
+            folder = Path(self._plan.state)
+            names = [trace.name for trace in self._views.traces]
+            came = enter(folder, names)
             self._store = Store.open(
-                Path(self._plan.state),
+                folder / "traces",
                 generation=generation,
                 identity=self._identity,
                 traces=self._views.traces,
                 limits=Limits(state_bytes=int(self._plan.limits.get("state_bytes", Limits().state_bytes))),
             )
+            if any(self._views.kept(self._store.note(version)) & came for version in self._store.versions()):
+                # Another run dropped them meanwhile: what sinks hold of them cannot be gone on from.
+                self._store.reset()
+            entered(folder, names)
 
     def planned(self) -> Plan:
         """The plan, in which tables fed by stateful steps are also views of this state: without it they are stale."""

@@ -271,6 +271,13 @@ def _reason(operators: Sequence[Operator], schema: TableSchema, why: str, notes:
     return sentence + "".join(f" Note: {note}." for note in notes)
 
 
+def _told(operator: Operator) -> list[str]:
+    """An operator as text, the same in every process: sets have no order of their own."""
+    parts = [type(operator).__name__, operator.out.name, str(operator.out.columns), *operator.inputs]
+    names = ("relation", "sql", "renames", "left_key", "right_key", "key", "reads")
+    return [*parts, *(str(getattr(operator, name, "")) for name in names)]
+
+
 def _fingerprint(
     text: StepText, schema: TableSchema, operators: Sequence[Operator], input_views: Mapping[str, str]
 ) -> str:
@@ -284,6 +291,6 @@ def _fingerprint(
         "columns": [[each.name, each.declared] for each in schema.columns],
         "key": list(schema.key),
         # The state is laid out by them.
-        "operators": [repr(operator) for operator in operators],
+        "operators": [_told(operator) for operator in operators],
     }
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:32]

@@ -116,7 +116,16 @@ class Views:
     def traces(self) -> list[TraceSchema]:
         """Everything that must be remembered."""
         views = [trace for step in self._steps if isinstance(step, View) for trace in step.plan.traces]
-        return [*(feed.trace for feed in self._feeds.values()), *views]
+        return [*{feed.trace.name: feed.trace for feed in self._feeds.values()}.values(), *views]
+
+    def kept(self, note: str) -> frozenset[str]:
+        """Names of the traces that a version's note relies on, as far as they are among ours."""
+        progress = Progress.from_json(note)
+        names = {name for name, loaded in progress.loaded.items() if loaded}
+        for step in self._steps:
+            if isinstance(step, View) and step.plan.view in progress.live:
+                names.update(trace.name for trace in step.plan.traces)
+        return frozenset(names & {trace.name for trace in self.traces})
 
     def begin(self, store: StateStore, after: Cut | None, upto: Cut, needs: Needs) -> Epoch:
         """Starts an epoch.
@@ -162,17 +171,20 @@ class Views:
         for step in self._steps:
             yield from step.plan.inputs if isinstance(step, View) else self._plans[step.name].inputs
 
-    def _made_feeds(self, plan: Plan) -> Iterator[tuple[str, Feed]]:
+    def _made_feeds(self, plan: Plan) -> Iterator[tuple[tuple[str, str], Feed]]:
+        """One for each step and relation that it reads: what other steps read must not change what a step remembers."""
         schemas = {str(schema.table): schema for instance in plan.instances for schema in instance.tables}
         schemas |= {step.name: step.schema for step in plan.steps}
-        needed: dict[str, set[str]] = {}
+        made: dict[str, Feed] = {}
         for step in self._steps:
             if isinstance(step, View):
+                needed: dict[str, set[str]] = {relation: set() for relation in step.plan.inputs}
                 for operator in step.plan.operators:
                     if isinstance(operator, Scan):
-                        needed.setdefault(operator.relation, set()).update(operator.out.columns.names)
-        for relation, columns in needed.items():
-            yield relation, Feed(relation, schemas[relation], tuple(columns), self._sandbox)
+                        needed[operator.relation].update(operator.out.columns.names)
+                for relation, columns in needed.items():
+                    feed = Feed(relation, schemas[relation], tuple(columns), self._sandbox)
+                    yield (step.name, relation), made.setdefault(feed.trace.name, feed)
 
 
 class Epoch:
@@ -236,26 +248,29 @@ class Epoch:
             if step.name in views._wanted:
                 for batch in made:
                     yield step.name, batch
+        ours = {feed.trace.name for feed in views._feeds.values()}
+        self._progress.loaded = {name: loaded for name, loaded in self._progress.loaded.items() if name in ours}
         self._progress.live = live
 
     def _view(self, step: View, work: Work, fed: dict[str, Fed], live: set[str]) -> Iterator[ChangeBatch]:
         """Carries one view on; tells nothing until all of its inputs are loaded."""
         plan = step.plan
-        for relation in plan.inputs:
-            if relation not in fed:
-                fed[relation] = self._feed(relation, work)
-        feeds = self._views._feeds
-        if not all(feeds[relation].is_loaded(fed[relation].loaded) for relation in plan.inputs):
+        feeds = {relation: self._views._feeds[plan.name, relation] for relation in plan.inputs}
+        for feed in feeds.values():
+            if feed.trace.name not in fed:
+                fed[feed.trace.name] = self._feed(feed, work)
+        made = {relation: fed[feed.trace.name] for relation, feed in feeds.items()}
+        if not all(feeds[relation].is_loaded(made[relation].loaded) for relation in plan.inputs):
             return
         live.add(plan.view)
-        first = plan.view not in self._progress.live or any(fed[relation].emptied for relation in plan.inputs)
+        first = plan.view not in self._progress.live or any(each.emptied for each in made.values())
         if first:
             for trace in plan.traces:
                 work.trace(trace.name).clear()
             everything = {name: feeds[name].contents(work.trace(feeds[name].trace.name)) for name in plan.inputs}
             changes = step.run(everything, work, first=True)
         else:
-            changes = step.run({name: fed[name].changes for name in plan.inputs}, work, first=False)
+            changes = step.run({name: each.changes for name, each in made.items()}, work, first=False)
             if plan.name in self._whole:
                 changes = self._rows(step, work)
         anew = first or plan.name in self._whole
@@ -263,15 +278,14 @@ class Epoch:
 
     def _rows(self, step: View, work: Work) -> pa.Table:
         """All rows of a view that is loaded."""
-        feeds = self._views._feeds
-        inputs = {name: feeds[name].contents(work.trace(feeds[name].trace.name)) for name in step.plan.inputs}
+        feeds = {name: self._views._feeds[step.name, name] for name in step.plan.inputs}
+        inputs = {name: feed.contents(work.trace(feed.trace.name)) for name, feed in feeds.items()}
         return step.contents(inputs, work)
 
-    def _feed(self, relation: str, work: Work) -> Fed:
-        feed = self._views._feeds[relation]
+    def _feed(self, feed: Feed, work: Work) -> Fed:
         trace = feed.trace.name
         loaded = self._progress.loaded.get(trace, frozenset())
-        made = feed.apply(self._batches.get(relation, ()), work.trace(trace), loaded)
+        made = feed.apply(self._batches.get(feed.relation, ()), work.trace(trace), loaded)
         self._progress.loaded[trace] = made.loaded
         return made
 

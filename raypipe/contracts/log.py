@@ -72,7 +72,7 @@ class LogTransaction(Protocol):
 
 
 class Log(Protocol):
-    """Durable store between readers and steps. Usable from one thread; open one object for each."""
+    """Durable store between readers and steps. Used by one thread at a time; open one object for each user."""
 
     identity: str
 

@@ -3,12 +3,16 @@
 One log transaction carries rows, position and cut. After a crash at any point the reader resumes at the position *in
 the log*: what was appended without its commit is not there, what was committed without its acknowledgement is read
 from the position on and so not twice.
+
+While one piece is being committed the next may be read already. Nothing depends on it: a piece that was only read is
+forgotten with its reader, and the source hears of each piece only after its own commit.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from raypipe import faults
@@ -18,22 +22,52 @@ from raypipe.model import Claim
 
 @dataclass(kw_only=True)
 class PumpFigures:
-    """What a pump has done since it was made; read by other threads, written by one."""
+    """What a pump has done since it was made; its two stages overlap in time."""
 
     rows: int = 0
     parked: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"read_source": 0.0, "append_log": 0.0})
 
 
+class _Append:
+    """A piece on its way into the log, in a thread of its own.
+
+    Args:
+        piece: To append and commit.
+        work: Does it.
+    """
+
+    def __init__(self, piece: Piece, work: Callable[[Piece], None]) -> None:
+        self.piece = piece
+        self._work = work
+        self._failure: BaseException | None = None
+        self.seconds = 0.0
+        self._thread = threading.Thread(target=self._run, name="append", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        began = time.perf_counter()
+        try:
+            self._work(self.piece)
+        except BaseException as failure:
+            self._failure = failure
+        self.seconds = time.perf_counter() - began
+
+    def end(self) -> BaseException | None:
+        """Waits until it is done, which the log's own deadlines bound; returns what it failed with."""
+        self._thread.join()
+        return self._failure
+
+
 class Pump:
-    """Moves changes of one instance into the log, one transaction at a time.
+    """Moves changes of one instance into the log, one transaction at a time. Used by one thread.
 
     Args:
         source: Of the instance.
-        log: To append to.
+        log: To append to; not to be used by others while `at_work`.
         prefix: Of the topics; the pipeline's name.
         claim: The right to write.
-        poll_bytes: Soft bound of one transaction.
+        poll_bytes: Soft bound of one transaction; two may be in memory.
     """
 
     def __init__(self, source: Source, log: Log, prefix: str, claim: Claim, poll_bytes: int) -> None:
@@ -42,8 +76,10 @@ class Pump:
         self._prefix = prefix
         self._claim = claim
         self._poll_bytes = poll_bytes
+        self._append: _Append | None = None
+        self._log_bytes = 0
         self.position: str | None = None
-        self.whole = True  # the last piece ended on a transaction boundary
+        self.whole = True  # what was read last ended on a transaction boundary
         self.figures = PumpFigures()
 
     def open(self, reload: Collection[str] = ()) -> None:
@@ -56,23 +92,79 @@ class Pump:
         self.position = self._log.position(self._source.instance)
         self._source.open(self.position, reload)
 
-    def advance(self, upto: str | None = None) -> Piece | None:
-        """Moves one piece; None if there is nothing new.
+    @property
+    def at_work(self) -> bool:
+        """Whether a piece is on its way into the log."""
+        return self._append is not None
+
+    @property
+    def log_bytes(self) -> int:
+        """What the log keeps, as of the last commit or of now."""
+        return self._log_bytes if self.at_work else self._log.size()
+
+    def advance(self, upto: str | None = None, *, ahead: bool = True) -> Piece | None:
+        """Moves one piece and returns it once it is durable; None if there is nothing new.
+
+        Args:
+            upto: Do not read beyond this position.
+            ahead: Read the next piece meanwhile; it stays `at_work` if there is one.
 
         Raises:
             Fenced: a later run owns the log; nothing was written.
             OutcomeUnknown: make a new pump; it will read the position back.
         """
+        if self._append is None:
+            first = self._read(upto)
+            if first is None:
+                return None
+            self._append = _Append(first, self._move)
+        following = self._read(upto) if ahead else None
+        moved = self.finish()
+        if following is not None:
+            self._append = _Append(following, self._move)
+        return moved
+
+    def finish(self) -> Piece | None:
+        """Waits for the piece on its way and tells the source; returns it, None if there is none.
+
+        Raises:
+            RaypipeError: as `advance` does.
+        """
+        append, self._append = self._append, None
+        if append is None:
+            return None
+        failure = append.end()
+        if failure is not None:
+            raise failure
+        piece = append.piece
+        self.figures.rows += sum(batch.num_rows for batch in piece.batches)
+        self.figures.parked += piece.parked
+        self.figures.seconds["append_log"] += append.seconds
+        self.position = piece.position
+        faults.point("source.acknowledge.before")
+        self._source.acknowledge(piece.position)
+        faults.point("source.acknowledge.after")
+        return piece
+
+    def close(self) -> None:
+        """Waits for the piece on its way, whatever becomes of it: the log says; idempotent."""
+        append, self._append = self._append, None
+        if append is not None:
+            append.end()
+
+    def _read(self, upto: str | None) -> Piece | None:
         faults.point("source.poll.before")
         began = time.perf_counter()
         piece = self._source.poll(self._poll_bytes, upto)
-        read = time.perf_counter()
-        self.figures.seconds["read_source"] += read - began
+        self.figures.seconds["read_source"] += time.perf_counter() - began
         faults.point("source.poll.after")
-        if piece is None:
-            return None
-        if faults.armed("mutant.acknowledge_early"):
-            self._source.acknowledge(piece.position)
+        if piece is not None:
+            self.whole = piece.boundary
+            if faults.armed("mutant.acknowledge_early"):
+                self._source.acknowledge(piece.position)
+        return piece
+
+    def _move(self, piece: Piece) -> None:
         transaction = self._log.begin(self._source.instance, self._claim)
         try:
             for batch in piece.batches:
@@ -81,12 +173,4 @@ class Pump:
         except BaseException:
             transaction.abort()
             raise
-        self.figures.seconds["append_log"] += time.perf_counter() - read
-        self.figures.rows += sum(batch.num_rows for batch in piece.batches)
-        self.figures.parked += piece.parked
-        self.position = piece.position
-        self.whole = piece.boundary
-        faults.point("source.acknowledge.before")
-        self._source.acknowledge(piece.position)
-        faults.point("source.acknowledge.after")
-        return piece
+        self._log_bytes = self._log.size()

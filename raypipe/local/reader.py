@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from raypipe.contracts import Log, ReaderOrder, ReaderReport, Reload, Source
+from raypipe.contracts import Log, Piece, ReaderOrder, ReaderReport, Reload, Source
 from raypipe.engine.backoff import Backoff
 from raypipe.engine.pump import Pump
 from raypipe.errors import Directive, InvariantBroken, RaypipeError
@@ -105,7 +105,7 @@ class Reader:
                 return
 
     def _serve(self, renewing: bool) -> None:
-        source = log = None
+        source = log = pump = None
         try:
             log = self._open_log()
             if renewing:
@@ -119,7 +119,7 @@ class Reader:
             pump.open([each.table for each in self._reload])
             self._pump(pump, source, log)
         finally:
-            for each in (source, log):
+            for each in (pump, source, log):
                 if each is not None:
                     with suppress(RaypipeError):
                         each.close()
@@ -137,50 +137,60 @@ class Reader:
     def _pump(self, pump: Pump, source: Source, log: Log) -> None:
         self._tell(state="streaming", position=pump.position, error="", failing_s=0.0, settled=False)
         while not self._stopping.is_set():
-            order = self._order
-            if order.hold and pump.whole:
-                self._tell(state="held", order=order, settled=True)
-                self._stopping.wait(IDLE_WAIT_S / 5)
-                continue
-            if pump.whole and (wanted := self._requests.look(log, source)):
-                self._reload += tuple(self._reloads(source, log, wanted))
-                return  # and open the source again
-            if pump.whole and log.size() > self._log_bytes:
-                self._tell(state="full", order=order, settled=False)
-                self._stopping.wait(IDLE_WAIT_S)
-                continue
-            piece = pump.advance(order.upto)
-            figures = pump.figures
+            order, piece = self._order, None
+            full = pump.log_bytes > self._log_bytes
+            if pump.whole and (order.hold or full or self._requests.due(source)):
+                piece = pump.finish()
+                if piece is None and order.hold:
+                    self._tell(state="held", order=order, settled=True)
+                    self._stopping.wait(IDLE_WAIT_S / 5)
+                    continue
+                if piece is None and (wanted := self._requests.look(log, source)):
+                    self._reload += tuple(self._reloads(source, log, wanted))
+                    return  # and open the source again
+                if piece is None and full:
+                    self._tell(state="full", order=order, settled=False)
+                    self._stopping.wait(IDLE_WAIT_S)
+                    continue
+            if piece is None:
+                alone = order.hold or bool(self._reload) or self._requests.taken
+                piece = pump.advance(order.upto, ahead=not alone)
             if piece is not None:
-                self._requests.done(log, source, piece)
-                self._rows_before += figures.rows
-                self._parked_before += figures.parked
-                if self._reload:
-                    self._forget_fulfilled(log)
-                for stage, seconds in figures.seconds.items():
-                    self._seconds_before[stage] = self._seconds_before.get(stage, 0.0) + seconds
-                figures.rows = figures.parked = 0
-                figures.seconds = dict.fromkeys(figures.seconds, 0.0)
-                loading = source.progress() if piece.loading else {}
-                self._tell(
-                    state="loading" if piece.loading else "streaming",
-                    order=order,
-                    settled=False,
-                    position=pump.position,
-                    loading=dict(loading),
-                    pending=piece.pending,
-                    parked=self._parked_before,
-                    rows=self._rows_before,
-                    seconds=dict(self._seconds_before),
-                    kept=self._requests.kept(source),
-                    reload=self._reload,
-                    error="",
-                    failing_s=0.0,
-                )
+                self._take_note(pump, source, log, order, piece)
                 continue
             kept = self._requests.kept(source)
             self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position, kept=kept)
             source.wait(IDLE_WAIT_S)
+
+    def _take_note(self, pump: Pump, source: Source, log: Log, order: ReaderOrder, piece: Piece) -> None:
+        """Says in the report what a piece that is durable has changed."""
+        if not pump.at_work:
+            self._requests.done(log, source, piece)
+            if self._reload:
+                self._forget_fulfilled(log)
+        figures = pump.figures
+        self._rows_before += figures.rows
+        self._parked_before += figures.parked
+        for stage, seconds in figures.seconds.items():
+            self._seconds_before[stage] = self._seconds_before.get(stage, 0.0) + seconds
+        figures.rows = figures.parked = 0
+        figures.seconds = dict.fromkeys(figures.seconds, 0.0)
+        loading = source.progress() if piece.loading else {}
+        self._tell(
+            state="loading" if piece.loading else "streaming",
+            order=order,
+            settled=False,
+            position=pump.position,
+            loading=dict(loading),
+            pending=piece.pending,
+            parked=self._parked_before,
+            rows=self._rows_before,
+            seconds=dict(self._seconds_before),
+            kept=self._requests.kept(source),
+            reload=self._reload,
+            error="",
+            failing_s=0.0,
+        )
 
     def _tell(self, **news: object) -> None:
         self._report = replace(self._report, **news)  # type: ignore[arg-type]

@@ -22,12 +22,20 @@ class Requests:
         self._asked_at = 0.0
         self._kept: dict[str, int] = {}
 
+    @property
+    def taken(self) -> bool:
+        """Whether the log does not hold yet what was taken up: `done` must hear of each piece."""
+        return bool(self._taken)
+
+    def due(self, source: Source) -> bool:
+        """Whether to look again; one that was just opened knows nothing of a pause."""
+        return source is not self._source or time.monotonic() - self._looked_at >= LOOK_EVERY_S
+
     def look(self, log: Log, source: Source) -> tuple[str, ...]:
         """Tables that a person wants to be loaded and that were not taken up yet; lets loads rest or go on."""
-        now = time.monotonic()
-        if source is self._source and now - self._looked_at < LOOK_EVERY_S:
+        if not self.due(source):
             return ()
-        self._looked_at, self._source = now, source  # one that was just opened knows nothing of a pause
+        self._looked_at, self._source = time.monotonic(), source
         request = read_request(log, source.instance)
         if isinstance(source, CanPauseLoads):
             source.pause_loads(request.paused)

@@ -58,7 +58,7 @@ class Messages:
 
 
 class DebeziumJson:
-    """Encodes and decodes; for one thread, since the DuckDB connection that does the work is its own."""
+    """Encodes and decodes; for one thread at a time, since the DuckDB connection that does the work is its own."""
 
     def __init__(self) -> None:
         self._made: duckdb.DuckDBPyConnection | None = None

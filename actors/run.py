@@ -21,7 +21,8 @@ from actors.asking import ActorLost, answer, start
 from actors.coordinator import CoordinatorActor
 from raypipe.engine.status import HEARTBEAT_S, Status
 from raypipe.errors import Unavailable
-from raypipe.local.conductor import Observer, Until
+from raypipe.local.conductor import Until
+from raypipe.local.teller import Observer
 from raypipe.plan.model import Plan
 
 NAMESPACE = "raypipe"

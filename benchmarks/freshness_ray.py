@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import writer
-from benchmarks.harness import Figure, Goal, Repetitions, Sample, Samples, Size
+from benchmarks.harness import Repetitions, Sample, Samples, Size, latency_figures
 from benchmarks.shop import SQLITE, Shop, make_shop
 
 RATE = 500.0
@@ -40,20 +40,7 @@ class FreshnessRay:
         f"Milliseconds from the source's commit until the row is readable in a SQLite sink, at {RATE:.0f} transactions"
         " per second on Ray."
     )
-    figures = (
-        Figure(
-            name="freshness_ray_p50",
-            unit="ms",
-            beside=BESIDE,
-            goal=Goal(text="<= 150 ms", of="value", at_most=150.0),
-        ),
-        Figure(
-            name="freshness_ray_p99",
-            unit="ms",
-            beside=BESIDE,
-            goal=Goal(text="<= 500 ms", of="value", at_most=500.0),
-        ),
-    )
+    figures = latency_figures(name, BESIDE, p50_ms=150, p99_ms=500)
     repetitions = Repetitions(full=3, quick=1)
 
     def run(self, folder: Path, size: Size) -> Samples:

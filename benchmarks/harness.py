@@ -74,6 +74,19 @@ class Figure:
     goal: Goal | None = None
 
 
+def latency_figures(name: str, beside: str, *, p50_ms: float, p99_ms: float) -> tuple[Figure, ...]:
+    """Two percentiles of a latency, ``NAME_p50`` and ``NAME_p99``, and what they should be at most."""
+    return tuple(
+        Figure(
+            name=f"{name}_p{at}",
+            unit="ms",
+            beside=beside,
+            goal=Goal(text=f"<= {at_most:g} ms", of="value", at_most=at_most),
+        )
+        for at, at_most in ((50, p50_ms), (99, p99_ms))
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One repetition of one figure.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import Figure, Goal, Repetitions, Sample, Samples, Size
+from benchmarks.harness import Repetitions, Sample, Samples, Size, latency_figures
 from benchmarks.postgres import content
 from benchmarks.postgres.echo import echo
 from benchmarks.postgres.lab import lab
@@ -25,20 +25,7 @@ class KafkaFreshness:
         "Milliseconds from a commit in PostgreSQL until its rows are readable by a read_committed consumer of Kafka, at"
         f" {RATE:,.0f} rows per second in transactions of 100."
     )
-    figures = (
-        Figure(
-            name="kafka_freshness_p50",
-            unit="ms",
-            beside=BESIDE,
-            goal=Goal(text="<= 10 ms", of="value", at_most=10.0),
-        ),
-        Figure(
-            name="kafka_freshness_p99",
-            unit="ms",
-            beside=BESIDE,
-            goal=Goal(text="<= 30 ms", of="value", at_most=30.0),
-        ),
-    )
+    figures = latency_figures(name, BESIDE, p50_ms=10, p99_ms=30)
     repetitions = Repetitions(full=5, quick=1)
 
     def run(self, folder: Path, size: Size) -> Samples:

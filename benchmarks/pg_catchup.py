@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.harness import Figure, Goal, Repetitions, Samples, Size
+from benchmarks.harness import Repetitions, Samples, Size
 from benchmarks.postgres import content
-from benchmarks.postgres.backlog import backlog
+from benchmarks.postgres.backlog import backlog, ratio_figure
 
 TABLES = 20
 
@@ -19,14 +19,7 @@ class PgCatchup:
         f"Changes per second after downtime: inserts, updates and deletes on {TABLES} tables, a third of them each in"
         " transactions of 10, 100 and 1,000, into committed Kafka transactions."
     )
-    figures = (
-        Figure(
-            name="pg_catchup",
-            unit="changes/s",
-            beside="pg_recvlogical reads the same changes from a slot of its own to /dev/null",
-            goal=Goal(text="ratio >= 1.3", of="ratio", at_least=1.3),
-        ),
-    )
+    figures = (ratio_figure(name, "changes/s", "changes", 1.3),)
     repetitions = Repetitions(full=5, quick=1)
 
     def run(self, folder: Path, size: Size) -> Samples:

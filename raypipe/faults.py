@@ -54,6 +54,10 @@ POINTS = (
     "sink.commit.after",
     "log.retain.before",
     "log.retain.after",
+    "repair.slot.after",
+    "repair.position.after",
+    "repair.compare.after",
+    "repair.ask.after",
 )
 
 # Mutants: a step of a protocol deliberately left out, to prove that the tests would notice (see tests/chaos).
@@ -63,6 +67,11 @@ MUTANTS = (
     "mutant.cut_before_data",  # a sink commits its cut before its data
     "mutant.no_fence",  # a sink or log does not check the generation
     "mutant.torn_cut",  # the log marks a cut in the middle of a transaction
+    "mutant.no_watermark",  # rows that are read again go out before the stream has passed what they saw
+    "mutant.backfill_touched",  # rows that are read again replace what the stream has written meanwhile
+    "mutant.event_at_once",  # a change of a table's shape counts from where the stream stands when it is heard of
+    "mutant.repair_before_slot",  # a repair compares with the source as it was before the slot was made
+    "mutant.repair_keeps_gone",  # a repair leaves keys alone that are gone from the source
     "mutant.retain_early",  # the log forgets what a sink has not committed
     "mutant.state_name_early",  # a commit of the state gets its name before it is whole
     "mutant.state_drop_weight",  # equal rows of the state are merged without adding their weights

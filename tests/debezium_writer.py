@@ -27,10 +27,15 @@ class Connector:
         bootstrap: Of the Kafka.
         schemas: Messages carry their schemas.
         partitions: Of each topic.
+        transactions: Messages say where they stand in the database's stream, as PostgreSQL's do, and a topic tells what
+            a transaction is made of.
     """
 
-    def __init__(self, bootstrap: str, *, schemas: bool = True, partitions: int = 1) -> None:
-        self.prefix = f"t_{uuid.uuid4().hex[:12]}.main"
+    def __init__(
+        self, bootstrap: str, *, schemas: bool = True, partitions: int = 1, transactions: bool = False
+    ) -> None:
+        self.server = f"t_{uuid.uuid4().hex[:12]}"
+        self.prefix = f"{self.server}.main"
         self.bootstrap = bootstrap
         self.schemas = schemas
         self._partitions = partitions
@@ -40,15 +45,22 @@ class Connector:
             {"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 0, "compression.type": "lz4"}
         )
         self._topics: list[str] = []
+        self._lsn, self._behind, self._number = 100, 50, 1
+        self._transaction: dict[str, int] | None = {} if transactions else None
+        if transactions:
+            self.make(f"{self.server}.transaction")
 
     @property
     def url(self) -> str:
-        return f"kafka://{self.bootstrap}?prefix={self.prefix}&before=full"
+        told = f"&transactions={self.server}.transaction" if self._transaction is not None else ""
+        return f"kafka://{self.bootstrap}?prefix={self.prefix}&before=full{told}"
 
     # Topics
 
     def make_topic(self, table: str, config: Mapping[str, str] | None = None) -> str:
-        topic = f"{self.prefix}.{table}"
+        return self.make(f"{self.prefix}.{table}", config)
+
+    def make(self, topic: str, config: Mapping[str, str] | None = None) -> str:
         new = NewTopic(topic, num_partitions=self._partitions, config=dict(config or {}))
         for future in self._admin.create_topics([new]).values():
             future.result(ANSWER_S)
@@ -101,6 +113,34 @@ class Connector:
         self._database.execute("COMMIT")
         for table_name, messages in told.items():
             self.send(f"{self.prefix}.{table_name}", messages)
+        self._end()
+
+    def _end(self) -> None:
+        """Tells what the transaction was made of."""
+        if self._transaction is None:
+            return
+        collections = [
+            {"data_collection": f"main.{table}", "event_count": count} for table, count in self._transaction.items()
+        ]
+        self._lsn += 7
+        told = {"id": f"{self._number}:{self._lsn}", "ts_ms": int(time.time() * 1000)}
+        begun = {"status": "BEGIN", "event_count": None, "data_collections": None}
+        ended = {"status": "END", "event_count": sum(self._transaction.values()), "data_collections": collections}
+        self.send(f"{self.server}.transaction", [({"id": told["id"]}, told | each) for each in (begun, ended)])
+        self._behind, self._number, self._transaction = self._lsn, self._number + 1, {}
+
+    def _marks(self, table: str) -> dict[str, Any]:
+        """Of the next message of the stream."""
+        if self._transaction is None:
+            return {}
+        self._lsn += 1
+        self._transaction[table] = self._transaction.get(table, 0) + 1
+        return {
+            "connector": "postgresql",
+            "txId": self._number,
+            "lsn": self._lsn,
+            "sequence": json.dumps([str(self._behind), str(self._lsn)], separators=(",", ":")),
+        }
 
     def roll_back(self, *statements: str) -> None:
         for statement in ("BEGIN", *statements, "ROLLBACK"):
@@ -164,10 +204,16 @@ class Connector:
         self, table: str, op: str, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         now_ms = int(time.time() * 1000)
+        marks = self._marks(table)
+        transaction = None
+        if self._transaction:
+            order = {"total_order": sum(self._transaction.values()), "data_collection_order": self._transaction[table]}
+            transaction = {"id": f"{self._number}:{self._lsn}", **order}
         payload = {
+            "transaction": transaction,
             "before": before,
             "after": after,
-            "source": {"connector": "sqlite", "ts_ms": now_ms, "table": table, "snapshot": "false"},
+            "source": {"connector": "sqlite", "ts_ms": now_ms, "table": table, "snapshot": "false"} | marks,
             "op": op,
             "ts_ms": now_ms,
         }

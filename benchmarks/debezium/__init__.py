@@ -1,1 +1,1 @@
-"""Debezium on Kafka Connect, as its users run it: installed from Maven, configured, started, driven."""
+"""Debezium on Kafka Connect, as its users run it: configured, started, driven."""

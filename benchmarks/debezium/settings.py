@@ -31,9 +31,6 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
 HEAP_MB = 2048
 
 WORKER = {
-    "key.converter": _JSON,
-    "value.converter": _JSON,
-    "plugin.discovery": "service_load",
     # How often positions are written to the file, which a user leaves as it is; here it is stopped in order anyway.
     "offset.flush.interval.ms": "60000",
 }

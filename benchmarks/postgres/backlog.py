@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from benchmarks.harness import Sample, Samples
+from benchmarks.harness import Figure, Goal, Repetitions, Sample, Samples, Size
+from benchmarks.postgres import content
 from benchmarks.postgres.content import Written
 from benchmarks.postgres.cost import measured
 from benchmarks.postgres.lab import Lab, lab
@@ -13,6 +15,48 @@ from benchmarks.postgres.recvlogical import Recvlogical
 
 # So much is read by both before anything is timed: a broker and a server that have just started are slow for everybody.
 WARM_CHANGES = 50_000
+
+
+class OrdersBacklog:
+    """A history of one table of orders waits in the slot; what it is made of and how long it is, a subclass says."""
+
+    name: str
+    about: str
+    figures: tuple[Figure, ...]
+    repetitions = Repetitions(full=5, quick=1)
+
+    def changes(self, size: Size) -> int:
+        """In the history."""
+        raise NotImplementedError
+
+    @staticmethod
+    def write(lab: Lab, first: int, changes: int) -> Written:
+        """Writes so many orders, numbered from ``first`` on."""
+        raise NotImplementedError
+
+    def run(self, folder: Path, size: Size) -> Samples:
+        """Writes the history, then reads it twice."""
+        del folder
+        return backlog(self.name, _make_orders, self._write, self.changes(size))
+
+    def _write(self, lab: Lab, tables: Sequence[str], changes: int) -> Written:
+        del tables
+        return self.write(lab, content.next_order(lab), changes)
+
+
+def ratio_figure(name: str, unit: str, what: str, at_least: float) -> Figure:
+    """A speed beside that at which ``pg_recvlogical`` reads the same: one ``what``, or several."""
+    return Figure(
+        name=name,
+        unit=unit,
+        beside=f"pg_recvlogical reads the same {what} from a slot of its own to /dev/null",
+        goal=Goal(text=f"ratio >= {at_least:g}", of="ratio", at_least=at_least),
+    )
+
+
+def _make_orders(lab: Lab) -> Sequence[str]:
+    content.make_orders(lab)
+    return (content.ORDERS,)
 
 
 def backlog(

@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from cluster.services.home import Home, NotInstalled, open_home
 from cluster.services.install import install
 from cluster.services.process import ServiceError
-from cluster.services.servers import NAMES, Server, shared
-from cluster.services.telling import environment, line, pids
+from cluster.services.servers import CONNECT, NAMES, Server, shared
+from cluster.services.telling import environment, line, pids, programs
+
+PROGRAMS = (*NAMES, CONNECT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the arguments ask for; returns the exit code: 0, or 1 if something asked for is not there or not up."""
     parser = _parser()
     asked = parser.parse_args(arguments)
-    if unknown := [name for name in asked.server if name not in NAMES]:
-        parser.error(f"no such server: {', '.join(unknown)}; choose from {', '.join(NAMES)}")
+    if unknown := [name for name in asked.server if name not in PROGRAMS]:
+        parser.error(f"no such server: {', '.join(unknown)}; choose from {', '.join(PROGRAMS)}")
     commands = {"up": up, "down": down, "status": status, "install": install_only, "env": env}
     try:
-        return commands[asked.command](open_home(), asked.server or list(NAMES))
+        return commands[asked.command](open_home(), asked.server or list(PROGRAMS))
     except ServiceError as error:
         print(f"services: {error}", file=sys.stderr)
         return 1
@@ -39,6 +41,9 @@ def up(home: Home, names: Sequence[str]) -> int:
             began = time.monotonic()
             try:
                 install(home, name)
+                if name == CONNECT:
+                    print(programs(home.connect()), flush=True)
+                    continue
                 server = shared(home, name)
                 running = all(pids(server))
                 if not running:
@@ -70,6 +75,9 @@ def status(home: Home, names: Sequence[str]) -> int:
     code = 0
     for name in names:
         try:
+            if name == CONNECT:
+                print(programs(home.connect()))
+                continue
             with home.lock():
                 server = shared(home, name)
         except NotInstalled as missing:
@@ -100,7 +108,7 @@ def _installed(home: Home, names: Sequence[str]) -> list[Server]:
     found = []
     for name in names:
         try:
-            found.append(shared(home, name))
+            found += [] if name == CONNECT else [shared(home, name)]
         except NotInstalled:
             continue
     return found
@@ -109,7 +117,7 @@ def _installed(home: Home, names: Sequence[str]) -> list[Server]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cluster.services", description=__doc__)
     parser.add_argument("command", choices=["up", "down", "status", "install", "env"])
-    parser.add_argument("server", nargs="*", help=f"all by default: {', '.join(NAMES)}")
+    parser.add_argument("server", nargs="*", help=f"all by default: {', '.join(PROGRAMS)}")
     return parser
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cluster.services.account import Account, ordinary_account
 from cluster.services.certificates import Certificates, make_certificates
+from cluster.services.connect.programs import ConnectPrograms, find_connect
 from cluster.services.kafka.programs import KafkaPrograms, find_kafka
 from cluster.services.ports import claimed_ports, is_free
 from cluster.services.postgres import CERTIFIED, PostgresPrograms, find_postgres
@@ -93,6 +94,18 @@ class Home:
         found = find_kafka(self.kafka_folder)
         if found is None:
             raise NotInstalled("Kafka is not installed: make services")
+        return found
+
+    @property
+    def connect_folder(self) -> Path:
+        """Where the jars of Connect and of Debezium are installed."""
+        return self.folder / "connect"
+
+    def connect(self) -> ConnectPrograms:
+        """Where Connect and Debezium are. Raises `NotInstalled`."""
+        found = find_connect(self.connect_folder)
+        if found is None:
+            raise NotInstalled("Kafka Connect and Debezium are not installed: make services")
         return found
 
     def ports(self, name: str, preferred: Mapping[str, int], running: Callable[[], bool]) -> dict[str, int]:

@@ -6,11 +6,12 @@ import os
 import shutil
 from collections.abc import Sequence
 
+from cluster.services.connect.programs import find_connect, install_connect
 from cluster.services.home import Home
 from cluster.services.kafka.programs import find_java, install_kafka
 from cluster.services.postgres import DEBIANS, find_postgres
 from cluster.services.process import ServiceError, run_to_end
-from cluster.services.servers import KAFKA, POSTGRES_NAMES
+from cluster.services.servers import CONNECT, KAFKA, POSTGRES_NAMES
 
 JAVA_PACKAGE = "openjdk-17-jre-headless"
 
@@ -30,6 +31,13 @@ def install(home: Home, name: str) -> None:
             packages += [] if shutil.which("mvn") else ["maven"]
         _install_packages(packages)
         install_kafka(home.kafka_folder)
+        return
+    if name == CONNECT:
+        if find_connect(home.connect_folder) is None:
+            packages += [] if find_java() else [JAVA_PACKAGE]
+            packages += [] if shutil.which("mvn") else ["maven"]
+        _install_packages(packages)
+        install_connect(home.connect_folder)
         return
     major = POSTGRES_NAMES[name]
     if find_postgres(major) is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.services.account import Account
 from cluster.services.certificates import Certificates
-from cluster.services.process import ServerProcess, ServiceError, run_to_end
+from cluster.services.process import Server, ServerProcess, ServiceError, run_to_end
 
 MAJORS = (15, 16, 18)
 DEBIANS = 15  # the others come with the wheel
@@ -82,7 +82,7 @@ def find_postgres(major: int) -> PostgresPrograms | None:
     return None
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """A PostgreSQL with its data in one folder; nothing runs before `start`.
 
     Attributes:
@@ -133,16 +133,6 @@ class PostgresServer:
         """The data folder."""
         return self.folder / "data"
 
-    @property
-    def log(self) -> Path:
-        """What the server says."""
-        return self.folder / "server.log"
-
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's process number, None if it does not run."""
-        return self._process.pid
-
     def start(self) -> None:
         """Starts the server, after making its data folder if there is none, and waits until it takes connections.
 
@@ -164,23 +154,6 @@ class PostgresServer:
     def crash(self) -> None:
         """Ends the server without a checkpoint, as ``pg_ctl stop -m immediate`` does; the next start recovers."""
         self._process.end(signal.SIGQUIT, STOP_WITHIN_S)
-
-    def kill(self) -> None:
-        """Ends all its processes at once (SIGKILL)."""
-        self._process.kill()
-
-    def pause(self) -> None:
-        """Stops all its processes from running; connections stay open and silent."""
-        self._process.pause()
-
-    def resume(self) -> None:
-        """Lets a paused server run on."""
-        self._process.resume()
-
-    def restart(self) -> None:
-        """Stops and starts it."""
-        self.stop()
-        self.start()
 
     def command(self, program: str) -> list[str]:
         """The path of one of its programs with the options to connect as superuser, without the password."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,8 +26,15 @@ PID_FILE = "server.pid"
 INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH")
 
 
+class _Server(subprocess.Popen[bytes]):
+    """A child that may outlive us: a shared server goes on, so that it still runs when we end is nothing to warn of."""
+
+    def __del__(self) -> None:
+        """Nothing: `lives` buries it if it ends first."""
+
+
 # The servers that this process has started. It must bury them, whichever object ends them, or they stay zombies.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_children: dict[int, _Server] = {}
 
 
 class ServiceError(Exception):
@@ -70,7 +78,7 @@ class ServerProcess:
         with self.log.open("ab") as output:
             self._log_begins_at = output.tell()
             self.account.own(self.log)
-            child = subprocess.Popen(
+            child = _Server(
                 [str(word) for word in command],
                 cwd=self.folder,
                 env={name: os.environ[name] for name in INHERITED if name in os.environ},
@@ -173,6 +181,56 @@ class ServerProcess:
             if not any(lives(process) for process in processes):
                 return
             time.sleep(LOOK_EVERY_S)
+
+
+class Server(ABC):
+    """What every server here does alike, by way of its one process.
+
+    Attributes:
+        folder: Holds all it keeps.
+    """
+
+    folder: Path
+    _process: ServerProcess
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.folder / "server.log"
+
+    @property
+    def pid(self) -> int | None:
+        """Its process number, None if it does not run."""
+        return self._process.pid
+
+    @abstractmethod
+    def start(self) -> None:
+        """Starts the server and waits until it serves.
+
+        Raises:
+            ServiceError: It does not come up; the message ends with the last lines of its log.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ends the server in order."""
+
+    def kill(self) -> None:
+        """Ends all its processes at once (SIGKILL)."""
+        self._process.kill()
+
+    def pause(self) -> None:
+        """Stops all its processes from running; connections stay open and silent."""
+        self._process.pause()
+
+    def resume(self) -> None:
+        """Lets a paused server run on."""
+        self._process.resume()
+
+    def restart(self) -> None:
+        """Stops and starts it."""
+        self.stop()
+        self.start()
 
 
 def lives(process: psutil.Process) -> bool:

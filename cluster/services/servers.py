@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from cluster.services.connect.worker import ConnectWorker
 from cluster.services.home import Home
 from cluster.services.kafka import KafkaCluster
 from cluster.services.kafka.broker import Ports
@@ -20,6 +21,8 @@ KAFKA_PORTS = {"plain": 9092, "tls": 9093, "sasl": 9094, "sasl_tls": 9095, "cont
 POSTGRES_NAMES = {f"postgres{major}": major for major in MAJORS}
 KAFKA = "kafka"
 NAMES = (*POSTGRES_NAMES, KAFKA)
+# Installed with the others and started by those who need one: a worker's connectors are its user's own.
+CONNECT = "connect"
 
 # A slot that nobody reads keeps the server's log from being recycled; past this it is lost, and the disk is not full.
 SHARED_SETTINGS = {"max_wal_size": "4GB", "max_slot_wal_keep_size": "16GB", "max_connections": "200"}
@@ -100,10 +103,12 @@ def private_kafka(
     brokers: int = 1,
     settings: Mapping[str, str] | None = None,
     java_options: Sequence[str] = QUICK_TO_START,
+    before_start: Callable[[KafkaCluster], None] = lambda _: None,
 ) -> Iterator[KafkaCluster]:
     """A cluster of one's own on free ports, started in a temporary folder and removed at the end.
 
-    It is quick to start rather than quick at work; ``java_options=()`` for measurements. Raises `NotInstalled`.
+    It is quick to start rather than quick at work; ``java_options=()`` for measurements. ``before_start`` is given the
+    cluster when its ports are known, to change settings of single brokers. Raises `NotInstalled`.
     """
     with private_folder(home.account, "kafka") as folder, claimed_ports(len(KAFKA_PORTS) * brokers) as claimed:
         numbers = iter(claimed)
@@ -119,7 +124,39 @@ def private_kafka(
             settings={**SOON_MISSED, **(settings or {})},
         )
         try:
+            before_start(servers)
             servers.start()
             yield servers
         finally:
             servers.kill()
+
+
+@contextmanager
+def private_connect(
+    home: Home, bootstrap: str, settings: Mapping[str, str] | None = None, heap_mb: int = 512
+) -> Iterator[ConnectWorker]:
+    """A Connect worker of one's own on a free port, in a temporary folder that is removed at the end.
+
+    Args:
+        home: That it is installed in.
+        bootstrap: Of the Kafka it writes to.
+        settings: Over those of `ConnectWorker`.
+        heap_mb: Of the whole worker.
+
+    Raises `NotInstalled`.
+    """
+    with private_folder(home.account, "connect") as folder, claimed_ports(1) as (port,):
+        worker = ConnectWorker(
+            programs=home.connect(),
+            folder=folder,
+            port=port,
+            bootstrap=bootstrap,
+            account=home.account,
+            heap_mb=heap_mb,
+            settings=settings,
+        )
+        try:
+            worker.start()
+            yield worker
+        finally:
+            worker.kill()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cluster.services.connect import ConnectPrograms
 from cluster.services.kafka import KafkaCluster
 from cluster.services.postgres import SUPERUSER, PostgresServer
-from cluster.services.servers import KAFKA, Server
+from cluster.services.servers import CONNECT, KAFKA, Server
 
 
 def pids(server: Server) -> list[int | None]:
@@ -24,6 +25,11 @@ def line(server: Server) -> str:
     running = [str(pid) for pid in pids(server) if pid is not None]
     state = f"runs as {', '.join(running)}" if running else "does not run"
     return f"{name:12}{version:8}{address:50}{state}"
+
+
+def programs(connect: ConnectPrograms) -> str:
+    """The line of what is installed and started only by those who need one."""
+    return f"{CONNECT:12}{connect.version():14}is installed; tests and benchmarks start one each"
 
 
 def environment(servers: Sequence[Server]) -> str:

@@ -121,11 +121,12 @@ def _path(pipeline: Pipeline, url: Url) -> Path:
 
 def _open_shop(pipeline: Pipeline, database: Path, seed: int) -> int:
     """Makes the shop anew; returns its rows."""
-    from raypipe.cli.status import is_alive, told
+    from raypipe.cli.status import told
     from raypipe.demo import premises, shop
+    from raypipe.local.at_work import at_work
 
     last = told(pipeline)
-    if last is not None and is_alive(last):
+    if last is not None and at_work(last):
         raise RaypipeError(
             f"Process {last.pid} on {last.host} is running pipeline {last.pipeline} in {database.parent}.",
             kind=Kind.CONFLICT,

@@ -40,6 +40,7 @@ def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
             {
                 "name": instance.name,
                 "url": str(pipeline.sources[instance.name].url),
+                "cuts": _cuts(plan, instance.name),
                 "tables": [
                     {"relation": str(schema.table), "topic": schema.table.topic(plan.pipeline), **_relation(schema)}
                     for schema in instance.tables
@@ -77,6 +78,16 @@ def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
     }
 
 
+def _cuts(plan: Plan, source: str) -> str:
+    """What a source promises of its cuts."""
+    from raypipe.contracts import MayTear
+    from raypipe.sources.factory import open_instance
+
+    opened = open_instance(plan, source)
+    torn = opened.tears() if isinstance(opened, MayTear) else None
+    return torn or "no cut holds a part of a transaction"
+
+
 def _relation(schema: TableSchema) -> dict[str, Any]:
     return {
         "key": list(schema.key),
@@ -95,7 +106,7 @@ def _key(relation: dict[str, Any]) -> str:
 def _lines(plan: dict[str, Any]) -> list[str]:
     lines = [f"pipeline {plan['pipeline']}, log {plan['log']}"]
     for source in plan["sources"]:
-        lines += ["", f"source {source['name']}: {source['url']}"]
+        lines += ["", f"source {source['name']}: {source['url']}", f"  cuts: {source['cuts']}"]
         lines += aligned((t["relation"], counted(len(t["columns"]), "column"), _key(t)) for t in source["tables"])
     for step in plan["steps"]:
         lines += ["", f"step {step['name']}: {step['runs']}"]

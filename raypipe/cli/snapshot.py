@@ -24,13 +24,28 @@ Tables = Annotated[
 
 
 @app.command()
-def start(file: File = PIPELINE_FILE, table: Tables = None) -> None:
+def start(
+    file: File = PIPELINE_FILE,
+    table: Tables = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Read again only the rows of one --table that meet this condition, in the database's own SQL. "
+            "Rows that are gone from the source stay where they are: `raypipe repair` finds those.",
+        ),
+    ] = None,
+) -> None:
     """Load tables again from the start. A pipeline that is not at work begins when it runs."""
     from raypipe.engine.snapshots import ask_for
     from raypipe.spec import load
 
     pipeline = load(file)
     chosen = _chosen(pipeline, table or [])
+    if where is not None:
+        _start_part(pipeline, table or [], where)
+        return
     with closing(_log(pipeline)) as log:
         for instance, tables in chosen.items():
             ask_for(log, instance, tables)
@@ -67,13 +82,14 @@ def resume(file: File = PIPELINE_FILE) -> None:
 @app.command()
 def status(file: File = PIPELINE_FILE) -> None:
     """Show what is being loaded, how far it is, and what is still wanted."""
-    from raypipe.engine.snapshots import read_request
+    from raypipe.engine.snapshots import asked_again, read_request
     from raypipe.spec import load
 
     pipeline = load(file)
     last = told(pipeline)
     with closing(_log(pipeline)) as log:
         wanted = {instance: read_request(log, instance) for instance in pipeline.sources}
+        parts = {name: sorted({each.table for each in asked_again(log, name)}) for name in pipeline.sources}
         cut = log.last_cut()
     shares = {table: share for each in (last.instances if last else ()) for table, share in each.loading.items()}
     loading = sorted({*shares, *(cut.loading if cut is not None else ())})
@@ -82,10 +98,33 @@ def status(file: File = PIPELINE_FILE) -> None:
     for instance, request in wanted.items():
         for table in request.tables:
             say(f"{table}: waits to be loaded again")
+        for table in parts[instance]:
+            say(f"{table}: a part of it waits to be read again")
         if request.paused:
             say(f"{instance}: loads rest")
-    if not loading and not any(request.tables for request in wanted.values()):
+    if not loading and not any(request.tables for request in wanted.values()) and not any(parts.values()):
         say("Every table is loaded." if cut is not None else "Nothing was loaded yet.")
+
+
+def _start_part(pipeline: Pipeline, tables: list[str], where: str) -> None:
+    from raypipe.contracts import CanReadAgain, ReadAgain
+    from raypipe.engine.snapshots import ask_again, new_wish_ids
+    from raypipe.local.assemble import assemble
+    from raypipe.plan.replacing import require_replaceable
+    from raypipe.sources import open_instance
+
+    if len(tables) != 1 or not where.strip():
+        raise typer.BadParameter("--where is a condition on the rows of one table: name it with --table.")
+    ((instance, (table,)),) = _chosen(pipeline, tables).items()
+    plan = assemble(pipeline)
+    source = open_instance(plan, instance)
+    if not isinstance(source, CanReadAgain):
+        raise typer.BadParameter(f"Source {instance} is loaded as a whole or not at all: leave --where out.")
+    require_replaceable(plan, table)
+    source.check_condition(table, where)
+    with closing(_log(pipeline)) as log:
+        ask_again(log, instance, ReadAgain(id=next(new_wish_ids()), table=table, where=where))
+    say(f"{table}: rows that meet the condition will be read again.")
 
 
 def _log(pipeline: Pipeline) -> Log:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from typing import TYPE_CHECKING
 
 from raypipe.cli.options import PIPELINE_FILE, File, Json
 from raypipe.cli.terminal import aligned, counted, say, say_json
 from raypipe.engine.status import STATUS_NOTE, Status
+from raypipe.local.at_work import at_work
 
 if TYPE_CHECKING:
     from raypipe.spec import Pipeline
@@ -21,7 +20,7 @@ def status(file: File = PIPELINE_FILE, json: Json = False) -> None:
 
     pipeline = load(file)
     last = told(pipeline)
-    alive = last is not None and is_alive(last)
+    alive = last is not None and at_work(last)
     if json:
         say_json({"ok": True, "pipeline": pipeline.pipeline, "alive": alive, "status": last and last.to_dict()})
     elif last is None:
@@ -29,21 +28,6 @@ def status(file: File = PIPELINE_FILE, json: Json = False) -> None:
     else:
         for line in _lines(last, alive):
             say(line)
-
-
-def is_alive(status: Status) -> bool:
-    """Whether the run that told this is at work: it told so lately and, if on this machine, its process exists."""
-    if not status.alive(time.time()):
-        return False
-    if status.host != socket.gethostname() or status.pid <= 0:
-        return True
-    try:
-        os.kill(status.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def told(pipeline: Pipeline) -> Status | None:

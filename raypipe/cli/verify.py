@@ -39,7 +39,7 @@ def verify(
     from raypipe.verify import verify as compare_with_oracle
 
     plan = assemble(load(file))
-    with _silence() if json else _words() as observer:
+    with silence() if json else words() as observer:
         report = compare_with_oracle(plan, values=values, observer=observer, timeout_s=timeout)
     if json:
         say(report.to_json())
@@ -50,12 +50,14 @@ def verify(
         raise typer.Exit(Exit.FAILED)
 
 
-def _words() -> AbstractContextManager[Callable[[str], None]]:
+def words() -> AbstractContextManager[Callable[[str], None]]:
+    """An observer that says on the terminal what is being done."""
     return _spinner() if sys.stdout.isatty() else _plain_words()
 
 
 @contextmanager
-def _silence() -> Iterator[Callable[[str], None]]:
+def silence() -> Iterator[Callable[[str], None]]:
+    """An observer that says nothing."""
     yield lambda _: None
 
 

@@ -3,7 +3,25 @@
 from raypipe.codec.arrow import Compression, decode, encode
 from raypipe.codec.checksum import checksum
 from raypipe.codec.decimals import decimal_text
+from raypipe.codec.hexadecimal import hex_text, hex_values
+from raypipe.codec.json_text import JSON_NULL, in_brackets, json_arrays, json_objects, json_strings, relisted
 from raypipe.codec.keyhash import shard_of
 from raypipe.codec.split import split
 
-__all__ = ["Compression", "checksum", "decimal_text", "decode", "encode", "shard_of", "split"]
+__all__ = [
+    "JSON_NULL",
+    "Compression",
+    "checksum",
+    "decimal_text",
+    "decode",
+    "encode",
+    "hex_text",
+    "hex_values",
+    "in_brackets",
+    "json_arrays",
+    "json_objects",
+    "json_strings",
+    "relisted",
+    "shard_of",
+    "split",
+]

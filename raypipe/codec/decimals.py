@@ -13,7 +13,8 @@ def decimal_text(column: pa.Array) -> pa.Array:
     scale = column.type.scale
     if scale <= _PLAIN_SCALE:
         return column.cast(pa.string())
-    unscaled = pa.decimal128(column.type.precision, 0)
+    whole_type = pa.decimal256 if pa.types.is_decimal256(column.type) else pa.decimal128
+    unscaled = whole_type(column.type.precision, 0)
     digits = pa.Array.from_buffers(unscaled, len(column), column.buffers(), column.null_count, column.offset).cast(
         "string"
     )

@@ -2,15 +2,28 @@
 
 from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
 from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
+from raypipe.contracts.repair import CanBeRepaired, ComparesTables
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
-from raypipe.contracts.source import CanPauseLoads, KeepsForUs, Piece, Source, SourceView
+from raypipe.contracts.source import (
+    CanPauseLoads,
+    CanReadAgain,
+    KeepsForUs,
+    MayTear,
+    Piece,
+    ReadAgain,
+    Source,
+    SourceView,
+)
 from raypipe.contracts.state import WEIGHT, WEIGHT_FIELD, StateStore, Trace, TraceSchema, Work
 from raypipe.contracts.step import Step
 
 __all__ = [
     "WEIGHT",
     "WEIGHT_FIELD",
+    "CanBeRepaired",
     "CanPauseLoads",
+    "CanReadAgain",
+    "ComparesTables",
     "Crew",
     "EpochOutcome",
     "HoldsAShare",
@@ -19,7 +32,9 @@ __all__ = [
     "LogBatch",
     "LogSlice",
     "LogTransaction",
+    "MayTear",
     "Piece",
+    "ReadAgain",
     "ReaderOrder",
     "ReaderReport",
     "Reload",

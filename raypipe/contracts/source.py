@@ -24,6 +24,7 @@ class Piece:
         loading: Tables (``instance.table``) whose snapshot is unfinished after this piece.
         pending: Changes known to wait in the source after this piece, an estimate; None if unknown.
         parked: Rows put into quarantine by this piece, minus rows released.
+        answered: Requests (``ReadAgain.id``) that need not be given again once this piece is in the log.
     """
 
     batches: tuple[ChangeBatch, ...]
@@ -32,6 +33,26 @@ class Piece:
     loading: tuple[str, ...] = ()
     pending: int | None = None
     parked: int = 0
+    answered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadAgain:
+    """A wish that some rows of a table are read again beside the stream, and no others touched.
+
+    Attributes:
+        id: Orders the wishes for one instance; a wish that was answered already may be given again, at no harm.
+        table: ``instance.table``; it has a key.
+        where: SQL condition of the source's own dialect: the rows for which it holds; empty if keys are named.
+        keys: Keys whose rows are read, each as texts in key order; those that have no row are told as deletes.
+        last: Of a repair: with it the table is sure again (see ``CanBeRepaired``).
+    """
+
+    id: str
+    table: str
+    where: str = ""
+    keys: tuple[tuple[str, ...], ...] = ()
+    last: bool = False
 
 
 class SourceView(Protocol):
@@ -61,6 +82,23 @@ class CanPauseLoads(Protocol):
 
 
 @runtime_checkable
+class CanReadAgain(Protocol):
+    """A source that can read a part of a table again while its stream goes on."""
+
+    def check_condition(self, table: str, condition: str) -> None:
+        """Finds out whether a condition is one of a table, without reading a row; on an object that need not be open.
+
+        Raises:
+            RaypipeError: of kind PIPELINE_FILE: it is none, or the table has no key by which its rows are replaced.
+        """
+        ...
+
+    def read_again(self, wish: ReadAgain) -> None:
+        """Takes up a wish at the next boundary; one that is known already is left as it is."""
+        ...
+
+
+@runtime_checkable
 class KeepsForUs(Protocol):
     """A source whose database keeps its own log for us, on its own disk."""
 
@@ -68,6 +106,15 @@ class KeepsForUs(Protocol):
         """What it keeps now, by name: ``kept_bytes`` that were not acknowledged yet, and ``safe_bytes`` that it will
         still write before it gives up on us, if it has such a bound.
         """
+        ...
+
+
+@runtime_checkable
+class MayTear(Protocol):
+    """A source that cannot always tell which changes of different tables were one transaction."""
+
+    def tears(self) -> str | None:
+        """Why a cut may hold a part of a transaction, and what would help, in a sentence; None if no cut does."""
         ...
 
 
@@ -127,8 +174,8 @@ class Source(Protocol):
         """
         ...
 
-    def wait(self, timeout_s: float) -> None:
-        """Returns as soon as there may be something new, at the latest after the timeout."""
+    def wait(self, timeout_s: float) -> bool:
+        """Returns as soon as there may be something new, at the latest after the timeout; False if there is not yet."""
         ...
 
     def acknowledge(self, position: str) -> None:

@@ -118,7 +118,7 @@ class Pump:
             if first is None:
                 return None
             self._append = _Append(first, self._move)
-        following = self._read(upto) if ahead else None
+        following = self._read(upto) if ahead and self._source.wait(0.0) else None
         moved = self.finish()
         if following is not None:
             self._append = _Append(following, self._move)

@@ -1,15 +1,18 @@
-"""How a person asks a pipeline at work to load tables again, or to rest from loading: notes beside the log."""
+"""How a person asks a pipeline at work to read tables again, or to rest from it: notes beside the log."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from itertools import count
 
-from raypipe.contracts import Log
+from raypipe.contracts import Log, ReadAgain
 
 _REQUEST = "snapshot.request."
 _PAUSE = "snapshot.paused."
+_AGAIN = "again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +57,26 @@ def pause(log: Log, instance: str) -> None:
 def resume(log: Log, instance: str) -> None:
     """Wants loads to go on."""
     log.write_note(_PAUSE + instance, None)
+
+
+def new_wish_ids() -> Iterator[str]:
+    """Ids of wishes that are made together, in order, and behind those that were made before."""
+    began = time.time_ns()
+    return (f"{began:020d}-{number:06d}" for number in count())
+
+
+def ask_again(log: Log, instance: str, wish: ReadAgain) -> None:
+    """Wants a part of a table to be read again."""
+    log.write_note(f"{_AGAIN}{instance}.{wish.id}", json.dumps(asdict(wish)))
+
+
+def asked_again(log: Log, instance: str) -> tuple[ReadAgain, ...]:
+    """Which parts of tables are wanted, in the order in which they were asked for."""
+    found = (json.loads(text) for _, text in sorted(log.notes(f"{_AGAIN}{instance}.").items()))
+    return tuple(ReadAgain(**(each | {"keys": tuple(map(tuple, each["keys"]))})) for each in found)
+
+
+def answered_again(log: Log, instance: str, ids: Collection[str]) -> None:
+    """These wishes are in the log's position, or done."""
+    for each in ids:
+        log.write_note(f"{_AGAIN}{instance}.{each}", None)

@@ -12,7 +12,7 @@ from raypipe.errors import Kind, RaypipeError, SchemaMismatch, Unavailable
 from raypipe.model import Mode, SinkTable, TableSchema
 from raypipe.plan import compile_step, order_steps
 from raypipe.plan.model import InstancePlan, Plan, SinkPlan, StepPlan
-from raypipe.sinks.types import check_names, stored_schema
+from raypipe.sinks.types import check_key, check_names, stored_schema
 from raypipe.sources import open_source
 from raypipe.spec import Pipeline, PipelineFileError, Problem, Url, resolve_url
 from raypipe.spec.document import Sink
@@ -153,10 +153,13 @@ class _Assembly:
         with self._told((*path, "from")):
             stored_schema(schema.arrow(), name, sink)
             check_names(schema, name, sink)
+        keyed = self._keyed((*path, "key"), spec, schema)
+        with self._told((*path, "key") if spec.key else (*path, "from")):
+            check_key(keyed, name, sink)
         return SinkTable(
             name=name,
             relation=spec.from_,
-            schema=self._keyed((*path, "key"), spec, schema),
+            schema=keyed,
             mode=Mode(spec.mode),
             partition_by=spec.partition_by,
             view=self._views[spec.from_],

@@ -1,17 +1,14 @@
 """A run from beginning to end: claims the pipeline, opens sinks, starts readers, and drives epochs until told to stop.
 
 The conductor decides nothing about data (``raypipe.engine.coordinator`` does) and touches none (its crew does). Local
-and Ray runs differ only in the crew.
+and Ray runs differ only in the crew. What is the run's own is in ``ownership``, what it says of itself in ``teller``.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from threading import Event
 
 from raypipe import faults
@@ -20,19 +17,18 @@ from raypipe.engine.backoff import Backoff
 from raypipe.engine.coordinator import Coordinator, OpenSink, RunEpoch, Wait
 from raypipe.engine.reload import tables_to_reload
 from raypipe.engine.sizing import EpochSizing
-from raypipe.engine.status import HEARTBEAT_S, STATUS_NOTE, SinkStatus, Status
-from raypipe.errors import Directive, Fenced, InvariantBroken, RaypipeError, SourceGap, Unavailable
+from raypipe.engine.status import HEARTBEAT_S, Status
+from raypipe.errors import Directive, Fenced, InvariantBroken, RaypipeError, Unavailable
 from raypipe.local.carry import Interrupted
 from raypipe.local.holds import Holds
-from raypipe.local.tally import Tally, instance_status, sink_status
-from raypipe.model import Claim, Committed, Cut
+from raypipe.local.ownership import Ownership
+from raypipe.local.teller import Observer, Teller
+from raypipe.model import Committed
 from raypipe.plan.model import Plan
-from raypipe.spec.url import redact
 
 logger = logging.getLogger(__name__)
 
 Until = str | float
-Observer = Callable[[Status], None]
 
 # How often an idle conductor looks for a new cut. It bounds what waiting adds to freshness; a look is 30 microseconds.
 LOOK_S = 0.003
@@ -64,20 +60,21 @@ class Conductor:
         self._log = log
         self._crew = crew
         self._until = until
-        self._observer = observer
         self._stop = stop
-        self._runner = runner
+        self._ownership = Ownership(plan, log, crew)
         sizing = EpochSizing(int(plan.limits.get("epoch_bytes", 64 << 20)))
         self._coordinator = Coordinator(crew.sinks(), sizing)
         self._holds = Holds(log, crew, self._coordinator)
-        self._claim = Claim(pipeline=plan.pipeline, run=0, generation=0)
-        self._state = "starting"
-        self._error = ""
+        self._teller = Teller(
+            pipeline=plan.pipeline,
+            log=log,
+            crew=crew,
+            coordinator=self._coordinator,
+            observer=observer,
+            runner=runner,
+        )
         self._began = self._busy_at = time.monotonic()
-        self._told_at = 0.0
         self._trimmed_at = 0.0
-        self._tally = Tally()
-        self._last_cut: Cut | None = None
 
     def run(self) -> Status:
         """Runs until the condition, the stop event or an error no retry can mend.
@@ -86,38 +83,39 @@ class Conductor:
             Fenced: a later run took the pipeline over.
             RaypipeError: the run cannot go on; everything committed so far stays right.
         """
+        teller = self._teller
         try:
             self._claim_pipeline()
-            self._tell()
+            teller.tell()
             self._start()
-            self._state = "running"
+            teller.state = "running"
             self._loop()
-            self._state = "stopping"
+            teller.state = "stopping"
         except Fenced as error:
-            fenced = self._fenced(error)
-            self._state, self._error = "failed", str(fenced)
+            fenced = self._ownership.lost(error)
+            teller.failed(str(fenced))
             raise fenced from error
         except RaypipeError as error:
-            self._state, self._error = "failed", str(error)
+            teller.failed(str(error))
             raise
         except Exception as error:
-            self._state, self._error = "failed", f"{type(error).__name__}: {error}"
+            teller.failed(f"{type(error).__name__}: {error}")
             raise
         finally:
-            if self._state != "failed":
-                self._tell()
+            if teller.state != "failed":
+                teller.tell()
             self._crew.close()
-            if self._state == "stopping":
-                self._state = "stopped"
-            self._tell()
-        return self.status()
+            if teller.state == "stopping":
+                teller.state = "stopped"
+            teller.tell()
+        return teller.status()
 
     def _claim_pipeline(self) -> None:
         """Takes the pipeline over, waiting for a log that is locked."""
         backoff = Backoff()
         while True:
             try:
-                self._claim = self._log.claim(self._plan.pipeline)
+                self._teller.run = self._ownership.claim()
                 return
             except Unavailable as error:
                 now = time.monotonic()
@@ -125,15 +123,6 @@ class Conductor:
                 if self._stop.is_set() or backoff.exhausted(now, self._give_up_s()):
                     raise self._gave_up("the log", str(error)) from error
                 self._stop.wait(backoff.retry_at - now)
-
-    def _fenced(self, error: Fenced) -> Fenced:
-        return Fenced(
-            f"A later run of pipeline {self._plan.pipeline} took over from run {self._claim.run}; this one stopped, "
-            "and nothing it still had in hand was written.",
-            remedy="Let only one run of a pipeline be at work.",
-            cause=error,
-            run=self._claim.run,
-        )
 
     def _start(self) -> None:
         opened: dict[str, Committed] = {}
@@ -148,7 +137,7 @@ class Conductor:
         reload = tables_to_reload(self._plan, self._crew.sinks(), opened, self._log.load_begins)
         if reload:
             logger.info("tables will be loaded again", extra={"tables": [each.table for each in reload]})
-        self._crew.start_readers(self._log.renew(self._claim), reload)
+        self._crew.start_readers(self._ownership.renewed(), reload)
 
     def _loop(self) -> None:
         log_trouble = Backoff()
@@ -171,12 +160,12 @@ class Conductor:
         self._check(reports, now)
         # Order matters for "idle": readers that found nothing, then the newest cut, then the sinks.
         nothing_new = all(report.settled for report in reports.values()) and not self._holds.active
-        self._last_cut = self._log.known_cut()
+        self._teller.last_cut = self._log.known_cut()
         if self._finished(nothing_new, now):
             return True
         self._housekeeping(now)
         behind = self._coordinator.furthest_behind()
-        fresh = self._last_cut is not None and self._last_cut.number > behind
+        fresh = self._teller.last_cut is not None and self._teller.last_cut.number > behind
         decision = self._coordinator.decide(self._log.cuts(after=behind) if fresh else [], now)
         if isinstance(decision, RunEpoch):
             self._busy_at = now
@@ -213,24 +202,24 @@ class Conductor:
             return now - self._began >= self._until
         if self._until != "idle":
             return False
-        if not nothing_new or not self._coordinator.caught_up(self._last_cut):
+        if not nothing_new or not self._coordinator.caught_up(self._teller.last_cut):
             return False
         # The readers had nothing more when they were asked, so what the log has committed by now is all there is.
-        self._last_cut = self._log.last_cut()
-        return self._coordinator.caught_up(self._last_cut)
+        self._teller.last_cut = self._log.last_cut()
+        return self._coordinator.caught_up(self._teller.last_cut)
 
     def _housekeeping(self, now: float) -> None:
         self._holds.serve(time.time())
-        if now - self._told_at >= HEARTBEAT_S:
+        if self._teller.due(now):
             self._notice_successor()
-            self._tell()
+            self._teller.tell()
         if now - self._trimmed_at >= TRIM_S:
             self._trimmed_at = now
             self._trim()
 
     def _notice_successor(self) -> None:
         """An idle run commits nothing and so would not hear that it was fenced; its successor's note tells it."""
-        if self._successor_exists():
+        if self._teller.later_run_tells():
             raise Fenced("Its status says so.")
 
     def _trim(self) -> None:
@@ -243,41 +232,12 @@ class Conductor:
     def _open(self, sink: str) -> Committed | None:
         now = time.monotonic()
         try:
-            committed = self._open_as_ours(sink)
-            self._coordinator.opened(sink, self._resolve(sink, committed.cut))
+            committed, cut = self._ownership.open_sink(sink)
+            self._coordinator.opened(sink, cut)
         except RaypipeError as error:
             self._failed(sink, error, now)
             return None
         return committed
-
-    def _open_as_ours(self, sink: str) -> Committed:
-        """Opens a sink; tells a later run of this log from one of another log, whose generations mean nothing here."""
-        try:
-            return self._crew.open_sink(sink, self._log.renew(self._claim))
-        except Fenced as error:
-            self._log.renew(self._claim)  # fenced again if there is a later run
-            raise self._of_another_log(f"Sink {sink} was claimed by a run", sink) from error
-
-    def _of_another_log(self, what: str, sink: str) -> SourceGap:
-        return SourceGap(
-            f"{what} of another log than {redact(self._plan.log)}.",
-            remedy="Put the old log back, or remove the log and what the sink holds (its tables, and "
-            "raypipe_commits where there is one), and run again to load anew.",
-            sink=sink,
-        )
-
-    def _resolve(self, sink: str, cut: Cut | None) -> Cut | None:
-        """The cut a sink names, as this log knows it: a store keeps the number, the log what it means.
-
-        Raises:
-            SourceGap: it is a cut of another log, or one this log never had.
-        """
-        if cut is None:
-            return None
-        known = self._log.cut(cut.number)
-        if known is None or (cut.log and cut.log != self._log.identity):
-            raise self._of_another_log(f"Sink {sink} holds cut {cut.number}", sink)
-        return known
 
     def _carry(self, order: RunEpoch) -> None:
         began = time.monotonic()
@@ -301,7 +261,7 @@ class Conductor:
         for sink, failure in outcome.failed.items():
             self._failed(sink, failure, now)
         self._coordinator.observe(outcome.bytes, now - began)
-        self._tally.add(outcome, now)
+        self._teller.tally.add(outcome, now)
 
     def _failed(self, sink: str, error: RaypipeError, now: float) -> None:
         if error.directive is Directive.STOP:
@@ -311,8 +271,8 @@ class Conductor:
 
     def _keep_going(self) -> bool:
         now = time.monotonic()
-        if now - self._told_at >= HEARTBEAT_S:
-            self._tell()
+        if self._teller.due(now):
+            self._teller.tell()
         if isinstance(self._until, int | float) and now - self._began >= self._until:
             return False
         return not self._stop.is_set()
@@ -321,56 +281,8 @@ class Conductor:
         """Waits a little while starting; False if the run shall end."""
         now = time.monotonic()
         self._check({}, now)
-        if now - self._told_at >= HEARTBEAT_S:
-            self._tell()
+        if self._teller.due(now):
+            self._teller.tell()
         until = decision.until if isinstance(decision, Wait) else None
         self._stop.wait(max(LOOK_S, min((until or now) - now, HEARTBEAT_S)))
         return not self._stop.is_set()
-
-    def _tell(self) -> None:
-        self._told_at = time.monotonic()
-        status = self.status()
-        # A run that was fenced, or paused until now, must not write over its successor's note; nor may a run fail for
-        # want of a note.
-        if self._claim.run and not self._successor_exists():
-            with suppress(RaypipeError):
-                self._log.write_note(STATUS_NOTE, status.to_json())
-        self._observer(status)
-
-    def _successor_exists(self) -> bool:
-        with suppress(RaypipeError):
-            text = self._log.notes(STATUS_NOTE).get(STATUS_NOTE)
-            return text is not None and Status.from_json(text).run > self._claim.run
-        return False
-
-    def status(self) -> Status:
-        """What the run is doing now."""
-        now = time.monotonic()
-        reports = self._crew.readers()
-        return Status(
-            pipeline=self._plan.pipeline,
-            run=self._claim.run,
-            state=self._state,
-            runner=self._runner,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            at=time.time(),
-            epochs=self._tally.epochs,
-            rows=self._tally.rows,
-            rows_per_s=self._tally.rows_per_s(now, self._began),
-            executors=dict(self._tally.executors),
-            stage_s=self._tally.stage_s(reports.values()),
-            instances=tuple(instance_status(name, report) for name, report in reports.items()),
-            sinks=tuple(self._sink_status(name) for name in self._crew.sinks()),
-            error=self._error,
-        )
-
-    def _sink_status(self, name: str) -> SinkStatus:
-        progress = self._coordinator.sinks[name]
-        return sink_status(name, progress, self._last_cut, lambda: self._lag_s(progress.cut))
-
-    def _lag_s(self, held: Cut | None) -> float:
-        with suppress(RaypipeError):
-            for oldest in self._log.cuts(after=held.number if held is not None else 0, limit=1):
-                return round(max(0.0, time.time() - oldest.at), 3)
-        return 0.0

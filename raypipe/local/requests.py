@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from raypipe.contracts import CanPauseLoads, KeepsForUs, Log, Piece, Source
-from raypipe.engine.snapshots import answered, read_request
+from raypipe.contracts import CanPauseLoads, CanReadAgain, KeepsForUs, Log, Piece, Source
+from raypipe.engine.snapshots import answered, answered_again, asked_again, read_request
 from raypipe.model import OP, Op
 
 LOOK_EVERY_S = 1.0
@@ -19,13 +19,14 @@ class Requests:
         self._looked_at = 0.0
         self._source: Source | None = None
         self._taken: set[str] = set()
+        self._wishes: set[str] = set()
         self._asked_at = 0.0
         self._kept: dict[str, int] = {}
 
     @property
     def taken(self) -> bool:
         """Whether the log does not hold yet what was taken up: `done` must hear of each piece."""
-        return bool(self._taken)
+        return bool(self._taken or self._wishes)
 
     def due(self, source: Source) -> bool:
         """Whether to look again; one that was just opened knows nothing of a pause."""
@@ -39,6 +40,11 @@ class Requests:
         request = read_request(log, source.instance)
         if isinstance(source, CanPauseLoads):
             source.pause_loads(request.paused)
+        if isinstance(source, CanReadAgain):
+            wishes = asked_again(log, source.instance)
+            for wish in wishes:
+                source.read_again(wish)
+            self._wishes = {wish.id for wish in wishes}
         wanted = tuple(table for table in request.tables if table not in self._taken)
         self._taken.update(wanted)
         return wanted
@@ -51,7 +57,9 @@ class Requests:
         return self._kept
 
     def done(self, log: Log, source: Source, piece: Piece) -> None:
-        """Forgets a request once the beginning of the load is in the log."""
+        """Forgets a request once the beginning of the load, or what it asked to be read again, is in the log."""
+        answered_again(log, source.instance, piece.answered)
+        self._wishes.difference_update(piece.answered)
         if not self._taken:
             return
         begun = {

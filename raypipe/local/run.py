@@ -5,8 +5,9 @@ from __future__ import annotations
 from threading import Event
 
 from raypipe.engine.status import Status
-from raypipe.local.conductor import Conductor, Observer, Until
+from raypipe.local.conductor import Conductor, Until
 from raypipe.local.crew import LocalCrew
+from raypipe.local.teller import Observer
 from raypipe.log import open_existing_log, open_log
 from raypipe.plan.model import Plan
 from raypipe.sinks import open_sinks

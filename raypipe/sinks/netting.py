@@ -1,8 +1,8 @@
 """Reduces a batch of changes to what a store has to do: the last image of each key, or the net weight of each row.
 
 Everything here is pure and works by column: NumPy for the small system columns, Arrow's hash grouping for keys of any
-type. Two values are the same key (or the same row of a multiset) when SQL's ``IS NOT DISTINCT FROM`` says so: NULL
-equals NULL, NaN equals NaN, and -0.0 equals 0.0.
+type but lists and structs, which are no keys. Two values are the same key (or the same row of a multiset) when SQL's
+``IS NOT DISTINCT FROM`` says so: NULL equals NULL, NaN equals NaN, and -0.0 equals 0.0, also within lists.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from raypipe.errors import InvariantBroken
 from raypipe.model import BRANCH, COMMIT, IMAGE, OP, ORDINAL, ChangeBatch, Image, Op, TableSchema
+from raypipe.sinks.nested import codes, converted, is_nested, retyped
 
 WEIGHT = "_raypipe_weight"
 
@@ -110,8 +111,15 @@ def net_multiset(batch: ChangeBatch) -> MultisetNet:
     names = stored_columns(schema)
     rows = _table(_comparable(_take(batch.rows.select(names), counted)))
     rows = rows.append_column(WEIGHT, pa.array(weights[counted]))
-    summed = rows.group_by(names, use_threads=False).aggregate([(WEIGHT, "sum")])
-    net = pa.table([*(summed[name] for name in names), summed[f"{WEIGHT}_sum"]], schema=rows.schema)
+    nested = [name for name in names if is_nested(rows.schema.field(name).type)]
+    grouped, wanted = rows, [(WEIGHT, "sum")]
+    if nested:  # each group's first row tells the values that the codes stand for
+        grouped, wanted = rows.append_column(_ROW, pa.array(np.arange(rows.num_rows))), [*wanted, (_ROW, "min")]
+    for name in nested:
+        grouped = grouped.set_column(names.index(name), name, codes(rows[name].combine_chunks()))
+    summed = grouped.group_by(names, use_threads=False).aggregate(wanted)
+    columns = [rows[name].take(summed[f"{_ROW}_min"]) if name in nested else summed[name] for name in names]
+    net = pa.table([*columns, summed[f"{WEIGHT}_sum"]], schema=rows.schema)
     return MultisetNet(truncated=truncated, weights=net.filter(pc.not_equal(net[WEIGHT], 0)))
 
 
@@ -223,15 +231,24 @@ def _not_distinct(left: pa.Array, right: pa.Array) -> _Mask:
 def _comparable(rows: pa.RecordBatch) -> pa.RecordBatch:
     """The rows with equal values made equal bytes, which is what Arrow groups by."""
     for place, field in enumerate(rows.schema):
-        column = rows.column(place)
-        if pa.types.is_floating(field.type):
-            positive_zero = pc.add(column, pa.scalar(0.0, field.type))  # -0.0 + 0.0 is 0.0
-            one_nan = pc.if_else(pc.is_nan(positive_zero), pa.scalar(float("nan"), field.type), positive_zero)
-            rows = rows.set_column(place, field, one_nan)
-        elif pa.types.is_dictionary(field.type):
-            plain = pa.field(field.name, field.type.value_type)
-            rows = rows.set_column(place, plain, column.dictionary_decode())
+        plain = retyped(field.type, lambda leaf: leaf.value_type if pa.types.is_dictionary(leaf) else leaf)
+        if plain != field.type or _holds_floats(plain):
+            column = converted(rows.column(place), plain, _comparable_leaf)
+            rows = rows.set_column(place, pa.field(field.name, plain), column)
     return rows
+
+
+def _holds_floats(plain: pa.DataType) -> bool:
+    if is_nested(plain):
+        return any(_holds_floats(plain.field(place).type) for place in range(plain.num_fields))
+    return bool(pa.types.is_floating(plain))
+
+
+def _comparable_leaf(column: pa.Array, plain: pa.DataType) -> pa.Array:
+    if pa.types.is_floating(plain):
+        positive_zero = pc.add(column, pa.scalar(0.0, plain))  # -0.0 + 0.0 is 0.0
+        return pc.if_else(pc.is_nan(positive_zero), pa.scalar(float("nan"), plain), positive_zero)
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _take(rows: pa.RecordBatch, ascending: _Indices) -> pa.RecordBatch:

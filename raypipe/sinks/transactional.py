@@ -18,6 +18,7 @@ from raypipe.contracts import SinkContents
 from raypipe.errors import Conflict, Corrupt, Fenced, InvariantBroken, SchemaMismatch
 from raypipe.model import BRANCH, ChangeBatch, Committed, Epoch, Mode, SinkTable, TableSchema
 from raypipe.sinks.ledger import LEDGER_TABLE, Ledger, TableRecord, reconcile
+from raypipe.sinks.nested import retyped
 from raypipe.sinks.netting import (
     WEIGHT,
     drop_awaited,
@@ -30,7 +31,7 @@ from raypipe.sinks.netting import (
 from raypipe.sinks.pending import PendingBatches
 from raypipe.sinks.sharding import Shard
 from raypipe.sinks.store import Snapshot, Store
-from raypipe.sinks.types import check_names, fit, stored_schema, widened
+from raypipe.sinks.types import check_key, check_names, fit, stored_schema, widened
 
 _ANY_GENERATION = 2**62  # above every generation: what the mutant without a fence compares with
 _ONE_STORE = Shard(index=0, count=1)
@@ -207,6 +208,7 @@ class TransactionalSink:
         if table.name.lower() == LEDGER_TABLE:
             raise SchemaMismatch(f"{LEDGER_TABLE} in {where} is raypipe's own table.", remedy="Name yours otherwise.")
         check_names(table.schema, table.name, where)
+        check_key(table.schema, table.name, where)
         columns = stored_schema(_arrow(table), table.name, where)
         self._columns.pop(table.name, None)
         if replaces is not None:
@@ -344,7 +346,7 @@ def _some(schema: pa.Schema, names: list[str]) -> pa.Schema:
 
 
 def _plain(arrow: pa.DataType) -> pa.DataType:
-    return arrow.value_type if pa.types.is_dictionary(arrow) else arrow
+    return retyped(arrow, lambda leaf: leaf.value_type if pa.types.is_dictionary(leaf) else leaf)
 
 
 def _repeated(weights: pa.Table) -> pa.Table:

@@ -6,13 +6,16 @@ Every type on the way has one *stored* form (``stored_type``); a store names it 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from raypipe.errors import SchemaMismatch
 from raypipe.model import TableSchema
+from raypipe.sinks.nested import is_list_like, is_nested, outline
 
 UTC = "UTC"
 DECIMAL_DIGITS = 38  # of decimal128, the widest that Arrow, DuckDB and Delta all hold
@@ -44,6 +47,21 @@ def decimal_stored_type(precision: int, scale: int) -> StoredType:
         sqlite=f"DECIMAL_TEXT({precision},{scale})",
         sqlite_form="digits as text, always with all decimal places",
     )
+
+
+def nested_stored_type(arrow: pa.DataType) -> StoredType:
+    """The row of a list or a struct of stored types. SQLite has neither, so it keeps them as JSON text."""
+    # A string as a part of a type's name is SQLite's own grammar; what it says is not looked at.
+    form = json.dumps(outline(arrow, sqlite_type), ensure_ascii=False).replace("'", "''")
+    if pa.types.is_list(arrow):
+        return StoredType(
+            arrow=arrow,
+            duckdb=f"{duckdb_type(arrow.value_type)}[]",
+            sqlite=f"JSON_TEXT '{form}'",
+            sqlite_form="JSON array",
+        )
+    fields = ", ".join(f"{_quoted(field.name)} {duckdb_type(field.type)}" for field in arrow)
+    return StoredType(arrow=arrow, duckdb=f"STRUCT({fields})", sqlite=f"JSON_TEXT '{form}'", sqlite_form="JSON object")
 
 
 STORED_TYPES: tuple[StoredType, ...] = (
@@ -84,15 +102,21 @@ _BY_ARROW = {row.arrow: row for row in STORED_TYPES}
 _BY_SQLITE = {row.sqlite: row.arrow for row in STORED_TYPES if not row.sqlite.startswith("DECIMAL_TEXT")}
 _INTEGERS = (pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64())
 _DECIMAL_NAME = re.compile(r"DECIMAL_TEXT\((\d+),(\d+)\)")
+_NESTED_NAME = re.compile(r"JSON_TEXT '(.*)'", re.DOTALL)
 
 
 def stored_type(arrow: pa.DataType) -> pa.DataType | None:
     """The one form in which stores keep an Arrow type; None if no store holds it.
 
     Layouts (dictionary, large, view) and units that a wider one holds exactly disappear; a time zone becomes UTC,
-    which is what Arrow's values are in anyway.
+    which is what Arrow's values are in anyway. The same goes for what lists and structs hold.
     """
     types = pa.types
+    if is_list_like(arrow):
+        element = stored_type(arrow.value_type)
+        return None if element is None else pa.list_(element)
+    if types.is_struct(arrow):
+        return _stored_struct(arrow)
     if types.is_dictionary(arrow):
         return stored_type(arrow.value_type)
     if types.is_decimal(arrow) and arrow.precision <= DECIMAL_DIGITS and 0 <= arrow.scale <= arrow.precision:
@@ -120,14 +144,23 @@ def stored_schema(arrow: pa.Schema, table: str, store: str) -> pa.Schema:
     return pa.schema([pa.field(field.name, _held(field, table, store)) for field in arrow])
 
 
+def row_of(stored: pa.DataType) -> StoredType:
+    """The row of a stored type."""
+    if is_nested(stored):
+        return nested_stored_type(stored)
+    if pa.types.is_decimal(stored):
+        return decimal_stored_type(stored.precision, stored.scale)
+    return _BY_ARROW[stored]
+
+
 def duckdb_type(stored: pa.DataType) -> str:
     """DuckDB's name of a stored type."""
-    return _row(stored).duckdb
+    return row_of(stored).duckdb
 
 
 def sqlite_type(stored: pa.DataType) -> str:
     """The type to declare in SQLite."""
-    return _row(stored).sqlite
+    return row_of(stored).sqlite
 
 
 def arrow_of_sqlite(declared: str) -> pa.DataType | None:
@@ -135,6 +168,12 @@ def arrow_of_sqlite(declared: str) -> pa.DataType | None:
     decimal = _DECIMAL_NAME.fullmatch(declared)
     if decimal:
         return pa.decimal128(int(decimal[1]), int(decimal[2]))
+    nested = _NESTED_NAME.fullmatch(declared)
+    if nested:
+        try:
+            return _of_outline(json.loads(nested[1].replace("''", "'")))
+        except ValueError:
+            return None
     return _BY_SQLITE.get(declared)
 
 
@@ -146,6 +185,8 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     if one == other:
         return one
     types = pa.types
+    if is_nested(one) or is_nested(other):
+        return _common_nested(one, other)
     if not all(types.is_integer(part) or types.is_decimal(part) or types.is_floating(part) for part in (one, other)):
         return None
     if types.is_floating(one) or types.is_floating(other):
@@ -193,6 +234,23 @@ def widened(stored: pa.Schema, incoming: pa.Schema, table: str, store: str) -> p
     return pa.schema(list(merged.items()))
 
 
+def check_key(schema: TableSchema, table: str, store: str) -> None:
+    """Refuses a key that no store finds rows by.
+
+    Raises:
+        SchemaMismatch: a list or a struct is part of the key.
+    """
+    for column in schema.columns:
+        if column.name in schema.key and is_nested(column.type):
+            raise SchemaMismatch(
+                f"Column {column.name} is part of the key of {table} and has the type {column.type}; "
+                f"{store} finds no rows by a list or a struct.",
+                remedy="Make a text of it in the step's SQL, for example with to_json(), and name that as the key.",
+                table=table,
+                column=column.name,
+            )
+
+
 def check_names(schema: TableSchema, table: str, store: str) -> None:
     """Refuses column names that the store, whose names ignore case, cannot tell apart.
 
@@ -208,10 +266,30 @@ def check_names(schema: TableSchema, table: str, store: str) -> None:
             )
 
 
-def _row(stored: pa.DataType) -> StoredType:
-    if pa.types.is_decimal(stored):
-        return decimal_stored_type(stored.precision, stored.scale)
-    return _BY_ARROW[stored]
+def _stored_struct(arrow: pa.DataType) -> pa.DataType | None:
+    """DuckDB's names of fields ignore case; a struct without fields is held nowhere."""
+    fields = [(field.name, stored_type(field.type)) for field in arrow]
+    names = {name.lower() for name, _ in fields}
+    if not fields or len(names) < len(fields) or any(stored is None for _, stored in fields):
+        return None
+    return pa.struct(fields)
+
+
+def _of_outline(form: Any) -> pa.DataType | None:
+    """The type behind what ``outline`` made of it; None if there is none."""
+    if isinstance(form, str):
+        return arrow_of_sqlite(form)
+    if isinstance(form, list) and len(form) == 1:
+        element = _of_outline(form[0])
+        return None if element is None else pa.list_(element)
+    if not isinstance(form, dict):
+        return None
+    fields = [(name, _of_outline(field)) for name, field in form.items()]
+    return pa.struct(fields) if fields and all(stored is not None for _, stored in fields) else None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _held(field: pa.Field, table: str, store: str) -> pa.DataType:
@@ -220,11 +298,27 @@ def _held(field: pa.Field, table: str, store: str) -> pa.DataType:
         choices = ", ".join(str(row.arrow) for row in STORED_TYPES)
         raise SchemaMismatch(
             f"Column {field.name} of {table} has the type {field.type}, which {store} cannot hold.",
-            remedy=f"Cast it in the step's SQL, for example with to_json(); types that fit: {choices}.",
+            remedy=f"Cast it in the step's SQL, for example with to_json(); types that fit: {choices}, "
+            "and lists and structs of these.",
             table=table,
             column=field.name,
         )
     return stored
+
+
+def _common_nested(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """A list of the common element, a struct of the common fields; a struct keeps its fields and their order."""
+    if pa.types.is_list(one) and pa.types.is_list(other):
+        element = common_type(one.value_type, other.value_type)
+        return None if element is None else pa.list_(element)
+    if not (pa.types.is_struct(one) and pa.types.is_struct(other)) or _names(one) != _names(other):
+        return None
+    fields = [(mine.name, common_type(mine.type, theirs.type)) for mine, theirs in zip(one, other, strict=True)]
+    return pa.struct(fields) if all(wide is not None for _, wide in fields) else None
+
+
+def _names(struct: pa.DataType) -> list[str]:
+    return [field.name for field in struct]
 
 
 def _nulls(rows: pa.Table, stored: pa.DataType) -> pa.Array:

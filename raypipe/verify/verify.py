@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from raypipe.contracts import Log, SinkContents
-from raypipe.engine.status import STATUS_NOTE, Status
-from raypipe.errors import InvariantBroken, RaypipeError, Unavailable
-from raypipe.local.run import run_local
+from raypipe.contracts import Log
+from raypipe.errors import InvariantBroken, Unavailable
 from raypipe.log import open_existing_log, open_log
-from raypipe.model import SinkTable
 from raypipe.plan.model import Plan, SinkPlan
-from raypipe.sinks import open_sinks
 from raypipe.sources import open_instance
+from raypipe.verify.at_work import Observer, a_run
 from raypipe.verify.compare import EXAMPLES, compare, key_of, names_of, with_values
 from raypipe.verify.hold import LOOK_S, Hold
+from raypipe.verify.holders import held_at
 from raypipe.verify.oracle import Oracle
 from raypipe.verify.report import Report, TableReport
 from raypipe.verify.strays import Strays
-
-Observer = Callable[[str], None]
 
 
 def verify(
@@ -54,7 +48,7 @@ def verify(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raypipe-verify-")))
         log = open_log(plan.log, pipeline=plan.pipeline)
         stack.callback(log.close)
-        alive = stack.enter_context(_a_run(plan, log, observer))
+        alive = stack.enter_context(a_run(plan, log, observer))
         _await_loaded(log, alive, timeout_s)
         hold = stack.enter_context(Hold(lambda: open_existing_log(plan.log, pipeline=plan.pipeline), alive, timeout_s))
         observer("asking the readers to stand still")
@@ -87,39 +81,6 @@ def verify(
         )
 
 
-@contextmanager
-def _a_run(plan: Plan, log: Log, observer: Observer) -> Iterator[Callable[[], None]]:
-    """A run to talk to, the one at work or one of our own; yields a check that it still lives."""
-    status = _status(log)
-    if status is not None and _at_work(status):
-        observer(f"run {status.run} is at work; it goes on")
-        yield lambda: _check_alive(log)
-        return
-    observer("nothing runs; catching up with the source first")
-    stop = threading.Event()
-    failure: list[RaypipeError] = []
-
-    def run() -> None:
-        try:
-            run_local(plan, until="forever", stop=stop)
-        except RaypipeError as error:
-            failure.append(error)
-        except Exception as error:
-            failure.append(InvariantBroken("The run that verify started failed.", cause=error))
-
-    def check() -> None:
-        if failure:
-            raise failure[0]
-
-    thread = threading.Thread(target=run, name="verify-run", daemon=True)
-    thread.start()
-    try:
-        yield check
-    finally:
-        stop.set()
-        thread.join()
-
-
 def _await_loaded(log: Log, alive: Callable[[], None], timeout_s: float) -> None:
     """Waits for the first whole load: before it there is no state to compare."""
     deadline = time.monotonic() + timeout_s
@@ -139,19 +100,7 @@ def _await_loaded(log: Log, alive: Callable[[], None], timeout_s: float) -> None
 def _verify_sink(
     plan: Plan, oracle: Oracle, sink: SinkPlan, number: int, values: bool, observer: Observer
 ) -> Iterator[TableReport]:
-    with ExitStack() as stack:
-        # Tables by name with the units that hold them: one, or every shard, whose rows together are the table.
-        holders: dict[str, tuple[SinkTable, dict[str, SinkContents]]] = {}
-        for unit in open_sinks(sink, plan.pipeline):
-            stack.callback(unit.close)
-            contents = stack.enter_context(unit.contents())
-            held = contents.committed.cut
-            if held is None or held.number != number:
-                raise Unavailable(
-                    f"Sink {unit.name} moved on from cut {number} while it was being verified.", remedy="Verify again."
-                )
-            for table in unit.tables:
-                holders.setdefault(table.name, (table, {}))[1][unit.name] = contents
+    with held_at(sink, plan.pipeline, number) as holders:
         for name, (table, units) in holders.items():
             where = sink.name if len(units) > 1 else next(iter(units))
             observer(f"comparing {where}: {name}")
@@ -165,31 +114,3 @@ def _verify_sink(
             if values and not report.ok:
                 report = replace(report, examples=with_values(oracle, report))
             yield report
-
-
-def _status(log: Log) -> Status | None:
-    text = log.notes(STATUS_NOTE).get(STATUS_NOTE)
-    return Status.from_json(text) if text is not None else None
-
-
-def _at_work(status: Status) -> bool:
-    """Whether a run's conductor lives: its note is fresh and, on this machine, so is its process."""
-    if not status.alive(time.time()):
-        return False
-    if status.host != socket.gethostname():
-        return True
-    try:
-        os.kill(status.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _check_alive(log: Log) -> None:
-    status = None
-    with suppress(RaypipeError):
-        status = _status(log)
-    if status is not None and not _at_work(status):
-        raise Unavailable("The run ended while it was being verified.", remedy="Verify again: a stopped one works too.")

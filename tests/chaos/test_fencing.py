@@ -9,10 +9,9 @@ from contextlib import suppress
 import pytest
 from bank import LAKE
 from scene import Scene, wait_until
+from trials import FENCED_EXIT, paused_and_overtaken
 
 pytestmark = pytest.mark.chaos
-
-FENCED_EXIT = 3
 
 
 def test_an_older_run_is_fenced_says_so_and_exits_non_zero(scene: Scene) -> None:
@@ -32,22 +31,12 @@ def test_an_older_run_is_fenced_says_so_and_exits_non_zero(scene: Scene) -> None
 
 @pytest.mark.parametrize("point", ["source.poll.after", "epoch.step.after", "sink.commit.before", "sink.commit.data"])
 def test_a_paused_run_that_wakes_while_its_successor_works_writes_nothing_more(point: str, scene: Scene) -> None:
-    scene.bank.burst(20)
-    older = scene.start(faults=f"{point}=stop@2")
-    with scene.bank.busy():
-        wait_until(lambda: scene.fired_points() == {point: 1}, "the older run's pause")
-        newer = scene.start()
+    def may_have_to_wait(scene: Scene) -> None:
         # A run that is paused may hold a lock, even the log's: then its successor has to wait until it wakes.
         with suppress(AssertionError):
             wait_until(lambda: scene.status_run() == 2, "the successor's start", deadline_s=5)
-        older.send_signal(signal.SIGCONT)
-        output, _ = older.communicate(timeout=60)
-    assert older.returncode == FENCED_EXIT, output
-    newer.send_signal(signal.SIGTERM)
-    newer.communicate(timeout=20)
-    scene.check()
-    scene.settle()
-    scene.check(caught_up=True)
+
+    paused_and_overtaken(scene, point, may_have_to_wait)
 
 
 @pytest.mark.parametrize("point", ["sink.commit.before", "sink.commit.data"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
 import uuid
 from collections.abc import Callable
@@ -12,9 +11,9 @@ from functools import partial
 import pytest
 from bank import LAKE
 from scene import Scene, wait_until
-from test_fencing import FENCED_EXIT
 from test_kills import TABLES, progressed
 from test_mutants import WRONG, crash_and_resume, forget, outlive
+from trials import cut_inside_a_transaction, killed_at, paused_and_overtaken, successor_works
 
 from cluster.services.kafka import KafkaCluster
 from raypipe.errors import Corrupt
@@ -51,15 +50,7 @@ def kafka_scene(make_kafka_scene: Callable[..., Scene]) -> Scene:
 def test_a_run_killed_at_a_named_point_loses_doubles_and_tears_nothing(
     point: str, kafka_scene: Scene, seed: int
 ) -> None:
-    nth = 1 if point.startswith("log.retain") else random.Random(seed).randint(1, 4)
-    with kafka_scene.bank.busy():
-        process = kafka_scene.start(faults=f"{point}=kill@{nth}")
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, output
-        assert kafka_scene.fired_points() == {point: 1}
-        kafka_scene.check()
-    kafka_scene.settle()
-    assert kafka_scene.check(caught_up=True) == TABLES
+    killed_at(kafka_scene, point, seed, TABLES)
 
 
 @pytest.mark.parametrize("action", ["raise", "lose"])
@@ -90,21 +81,7 @@ def test_random_kills_under_load_leave_every_sink_exact_at_its_own_cut(kafka_sce
 
 @pytest.mark.parametrize("point", ["source.poll.after", "log.commit.before", "sink.commit.before"])
 def test_a_paused_run_that_wakes_while_its_successor_works_writes_nothing_more(point: str, kafka_scene: Scene) -> None:
-    scene = kafka_scene
-    scene.bank.burst(20)
-    older = scene.start(faults=f"{point}=stop@2")
-    with scene.bank.busy():
-        wait_until(lambda: scene.fired_points() == {point: 1}, "the older run's pause")
-        newer = scene.start()
-        wait_until(lambda: scene.status_run() == 2, "the successor's start")
-        older.send_signal(signal.SIGCONT)
-        output, _ = older.communicate(timeout=60)
-    assert older.returncode == FENCED_EXIT, output
-    newer.send_signal(signal.SIGTERM)
-    newer.communicate(timeout=20)
-    scene.check()
-    scene.settle()
-    scene.check(caught_up=True)
+    paused_and_overtaken(kafka_scene, point, successor_works)
 
 
 @pytest.mark.parametrize("mutant", ["mutant.acknowledge_early", "mutant.position_before_data"])
@@ -114,14 +91,7 @@ def test_a_protocol_that_does_its_steps_in_the_wrong_order_is_caught(mutant: str
 
 
 def test_a_log_that_cuts_inside_a_transaction_is_caught(make_kafka_scene: Callable[..., Scene]) -> None:
-    scene = make_kafka_scene(limits={"poll_bytes": 65536})
-    scene.settle()
-    scene.bank.burst(1, moves=3000)  # one transaction that spans many pieces
-    process = scene.start(faults="mutant.torn_cut=skip,sink.commit.after=kill@6")
-    process.communicate(timeout=60)
-    assert scene.fired_points().keys() == {"mutant.torn_cut", "sink.commit.after"}
-    with pytest.raises(AssertionError, match="no transaction"):
-        scene.check()
+    cut_inside_a_transaction(make_kafka_scene(limits={"poll_bytes": 65536}))
 
 
 def test_a_log_that_forgets_what_a_sink_has_not_committed_is_caught(kafka_scene: Scene) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 from scene import Scene, wait_until
+from trials import killed_at
 
 from raypipe import faults
 
@@ -19,21 +20,13 @@ TABLES = 3 + 4 + 2
 RANDOM_KILLS = 30
 
 
-# Those of the state have their own test: this pipeline's steps remember nothing.
-PASSED = [point for point in faults.POINTS if not point.startswith("state.")]
+# Those of repairs and of the state have their own tests: this run repairs nothing, its steps remember nothing.
+PASSED = [point for point in faults.POINTS if not point.startswith(("repair.", "state."))]
 
 
 @pytest.mark.parametrize("point", PASSED)
 def test_a_run_killed_at_a_named_point_loses_doubles_and_tears_nothing(point: str, scene: Scene, seed: int) -> None:
-    nth = 1 if point.startswith("log.retain") else random.Random(seed).randint(1, 4)
-    with scene.bank.busy():
-        process = scene.start(faults=f"{point}=kill@{nth}")
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, output
-        assert scene.fired_points() == {point: 1}
-        scene.check()
-    scene.settle()
-    assert scene.check(caught_up=True) == TABLES
+    killed_at(scene, point, seed, TABLES)
 
 
 def test_thirty_random_kills_under_load_leave_every_sink_exact_at_its_own_cut(scene: Scene, seed: int) -> None:

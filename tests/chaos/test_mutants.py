@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from bank import LAKE
 from scene import Scene, wait_until
+from trials import cut_inside_a_transaction
 
 pytestmark = pytest.mark.chaos
 
-FENCED_EXIT = 3
 WRONG = r"missing|extra|different|no transaction|twice|behind|exit 4|exit 1"
 
 
@@ -48,14 +48,7 @@ def test_the_same_kills_without_a_mutant_pass(point: str, scene: Scene) -> None:
 
 
 def test_a_log_that_cuts_inside_a_transaction_is_caught(make_scene: Callable[..., Scene]) -> None:
-    scene = make_scene(limits={"poll_bytes": 65536})
-    scene.settle()
-    scene.bank.burst(1, moves=3000)  # one transaction that spans many pieces
-    process = scene.start(faults="mutant.torn_cut=skip,sink.commit.after=kill@6")
-    process.communicate(timeout=60)
-    assert scene.fired_points().keys() == {"mutant.torn_cut", "sink.commit.after"}
-    with pytest.raises(AssertionError, match="no transaction"):
-        scene.check()
+    cut_inside_a_transaction(make_scene(limits={"poll_bytes": 65536}))
 
 
 def forget(scene: Scene) -> None:

@@ -166,6 +166,7 @@ def test_the_plan_for_machines_holds_no_secret(shop: Shop, raypipe: Command, mon
     plan = ended.json
     assert plan["sinks"][0]["urls"] == ["${env:WAREHOUSE}"]
     assert [step["name"] for step in plan["steps"]] == ["paid_orders", "large_orders"]
+    assert plan["sources"][0]["cuts"] == "no cut holds a part of a transaction"
     assert {table["topic"] for table in plan["sources"][0]["tables"]} == {
         f"shop.shop.main.{table}" for table in ("customers", "events", "orders")
     }

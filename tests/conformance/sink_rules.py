@@ -48,6 +48,16 @@ KEYED = TableSchema(
 )
 MULTISET = replace(KEYED, key=())
 BRANCHED = replace(KEYED, branches=2)
+NESTED = TableSchema(
+    table=TableName("", "", "r"),
+    columns=(
+        Column(name="id", type=pa.int64()),
+        Column(name="v", type=pa.list_(pa.list_(pa.decimal128(10, 2)))),
+        Column(name="s", type=pa.struct([("a", pa.list_(pa.list_(pa.string()))), ("b", pa.float64())])),
+    ),
+    key=("id",),
+)
+NESTED_FLOATS = replace(KEYED, columns=(KEYED.columns[0], Column(name="v", type=pa.list_(pa.list_(pa.float64())))))
 BRANCHED_MULTISET = replace(KEYED, key=(), branches=2)
 
 
@@ -428,6 +438,63 @@ def a_type_no_store_holds_is_refused(stage: Stage) -> None:
         stage.run(table(odd)).open()
 
 
+def lists_and_structs_are_kept_as_they_are(stage: Stage) -> None:
+    run = stage.run(table(NESTED), table(NESTED, name="h", mode=Mode.HISTORY)).open()
+    full = [[Decimal("1.50"), None], [], None, [None]]
+    inner = {"a": [["x", ""], None, []], "b": None}
+    for name in ("t", "h"):
+        values = [(1, full, inner), (2, [], None), (3, None, {"a": None, "b": 0.1}), (4, [None], inner)]
+        number = 1 + (name == "h")
+        run.epoch(number, changes(NESTED, (TRUNCATE,), *((READ, *row) for row in values)), name=name)
+    assert run.rows() == [(1, full, inner), (2, [], None), (3, None, {"a": None, "b": 0.1}), (4, [None], inner)]
+    moved = changes(NESTED, (BEFORE, 1, full, inner), (AFTER, 1, [[]], None), (DELETE, 2, [], None))
+    run.begin(3)
+    run.write(moved, "t")
+    run.write(moved, "h")
+    run.commit()
+    assert run.rows() == [(1, [[]], None), (3, None, {"a": None, "b": 0.1}), (4, [None], inner)]
+    history = [(row.get(OP), row["id"], row["v"]) for batch in run.batches("h") for row in batch.to_pylist()]
+    told = [(READ, 1, full), (READ, 2, []), (READ, 3, None), (READ, 4, [None]), (AFTER, 1, [[]]), (DELETE, 2, [])]
+    assert Counter(repr(row) for row in history if row[0] != TRUNCATE) == Counter(
+        repr((int(op), *row)) for op, *row in told
+    )
+
+
+def rows_with_lists_and_without_a_key_are_counted(stage: Stage) -> None:
+    schema = replace(NESTED_FLOATS, key=())
+    run = stage.run(table(schema)).open()
+    nan = [[float("nan")], [0.0]]
+    same = [[float("nan")], [-0.0]]  # SQL finds no difference
+    load = [(READ, 1, nan), (READ, 1, same), (READ, 1, nan), (READ, 1, None), (READ, 1, []), (READ, 1, [])]
+    run.epoch(1, changes(schema, (TRUNCATE,), *load))
+    run.epoch(2, changes(schema, (DELETE, 1, same), (DELETE, 1, []), (INSERT, 1, [None])))
+    assert Counter(map(repr, run.rows())) == Counter(map(repr, [(1, nan), (1, nan), (1, None), (1, []), (1, [None])]))
+
+
+def a_list_is_no_key(stage: Stage) -> None:
+    with pytest.raises(SchemaMismatch, match="part of the key"):
+        stage.run(table(replace(NESTED, key=("id", "v")))).open()
+
+
+def what_a_list_holds_is_widened_like_a_column(stage: Stage) -> None:
+    def version(element: pa.DataType, number: int) -> TableSchema:
+        inner = pa.list_(pa.struct([("n", element), ("s", pa.string())]))
+        added = (Column(name="w", type=pa.list_(pa.timestamp("us"))),) if number > 1 else ()
+        return replace(KEYED, columns=(KEYED.columns[0], Column(name="v", type=inner), *added), version=number)
+
+    narrow, wide, text = version(pa.int16(), 1), version(pa.int64(), 2), version(pa.string(), 3)
+    run = stage.run(table(narrow)).open()
+    run.epoch(1, changes(narrow, (TRUNCATE,), (READ, 1, [{"n": 7, "s": "a"}, None]), (READ, 2, [])))
+    run.epoch(2, changes(wide, (BEFORE, 2, [], None), (AFTER, 2, [{"n": 2**40, "s": None}], [None])))
+    run.close()
+    again = stage.run(table(wide)).open(2)
+    assert again.rows() == [(1, [{"n": 7, "s": "a"}, None], None), (2, [{"n": 2**40, "s": None}], [None])]
+    with pytest.raises(SchemaMismatch, match="v"):
+        again.epoch(3, changes(text, (INSERT, 3, [{"n": "x", "s": "y"}])))
+    again.abort()
+    assert again.held() == {2}
+
+
 def a_sink_at_rest_can_be_read_by_others_and_goes_on_afterwards(stage: Stage) -> None:
     run = stage.run(table()).open()
     run.epoch(1, changes(KEYED, (TRUNCATE,), (READ, 1, "a")))
@@ -533,6 +600,10 @@ RULES: tuple[Callable[[Stage], None], ...] = (
     a_column_that_comes_is_added_and_one_that_goes_holds_null,
     a_type_is_widened_if_it_loses_nothing_and_refused_otherwise,
     a_type_no_store_holds_is_refused,
+    lists_and_structs_are_kept_as_they_are,
+    rows_with_lists_and_without_a_key_are_counted,
+    a_list_is_no_key,
+    what_a_list_holds_is_widened_like_a_column,
     a_sink_at_rest_can_be_read_by_others_and_goes_on_afterwards,
     a_commit_that_fails_before_its_end_leaves_nothing,
     a_commit_whose_reply_is_lost_is_read_back,

@@ -1,4 +1,4 @@
-"""The source over Debezium's topics keeps every rule that topics can keep, with schemas in the messages and without."""
+"""The source over Debezium's topics keeps the rules: schemas in its messages or not, transactions told or not."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ from debezium_writer import Connector
 from source_rules import RULES, Stage
 
 from cluster.services.kafka import KafkaCluster
-from raypipe.contracts import Source
+from raypipe.contracts import MayTear, Source
 from raypipe.sources import open_source
-
-# Rules that no reader of these topics can keep, and why.
-NEVER = {
-    "a_cut_never_tears_a_transaction": "its messages lie in several topics, and nothing says which they are",
-}
 
 
 class TopicDatabase(Connector):
@@ -24,25 +19,28 @@ class TopicDatabase(Connector):
         return open_source("shop", self.url, tables)
 
 
-@pytest.fixture(params=[True, False], ids=["schemas", "bare"])
+@pytest.fixture(params=["schemas", "bare", "transactions"])
 def stage(request: pytest.FixtureRequest, tmp_path: Path, kafka: KafkaCluster) -> Iterator[Stage]:
-    stage = Stage(lambda folder: TopicDatabase(kafka.bootstrap, schemas=request.param), tmp_path)
+    def make(_: Path) -> TopicDatabase:
+        return TopicDatabase(
+            kafka.bootstrap, schemas=request.param == "schemas", transactions=request.param == "transactions"
+        )
+
+    stage = Stage(make, tmp_path)
     yield stage
     stage.clear()
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        pytest.param(
-            rule,
-            marks=[pytest.mark.xfail(reason=NEVER[rule.__name__], raises=AssertionError)]
-            if rule.__name__ in NEVER
-            else [],
-        )
-        for rule in RULES
-    ],
-    ids=lambda rule: rule.__name__,
-)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_debezium_source(rule, stage):
     rule(stage)
+
+
+def test_a_source_says_whether_its_cuts_may_tear_transactions() -> None:
+    told = {}
+    for options in ("", "&transactions=cdc.transaction"):
+        source = open_source("shop", f"kafka://h:1?prefix=cdc.public{options}", ["a", "b"])
+        assert isinstance(source, MayTear)
+        told[options] = source.tears()
+    assert "provide.transaction.metadata" in (told[""] or "")
+    assert told["&transactions=cdc.transaction"] is None

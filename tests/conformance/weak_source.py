@@ -104,7 +104,8 @@ class WeakSource:
         arrays = [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), shape, strict=True)]
         return ChangeBatch(schema=schema, rows=pa.RecordBatch.from_arrays(arrays, schema=shape))
 
-    def wait(self, timeout_s: float) -> None: ...
+    def wait(self, timeout_s: float) -> bool:
+        return True
 
     def acknowledge(self, position: str) -> None: ...
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from cluster.services.home import Home
 from cluster.services.kafka import KafkaCluster
@@ -63,6 +64,15 @@ def example(
     raypipe(folder, "source", "remove")
     with closing(connect(postgres18.url)) as connection:
         connection.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    drop_topics(kafka, name)
+
+
+def drop_topics(kafka: KafkaCluster, pipeline: str) -> None:
+    """The topics that a pipeline, or one whose name begins so, has made."""
+    administrator = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    topics = [name for name in administrator.list_topics(timeout=20).topics if name.startswith(pipeline)]
+    for gone in administrator.delete_topics(topics).values() if topics else ():
+        gone.result(timeout=20)
 
 
 def raypipe(folder: Path, *words: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as xml
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,3 +48,43 @@ def test_docker_runs_the_same_kafka(composed: dict[str, Any]) -> None:
     assert environment["KAFKA_HEAP_OPTS"] == f"-Xms{HEAP_ALONE_MB}m -Xmx{HEAP_ALONE_MB}m"
     for name, value in cluster_settings(1).items():
         assert environment["KAFKA_" + name.upper().replace(".", "_")] == value, name
+
+
+def test_what_docker_keeps_lies_in_a_volume_of_each_server(composed: dict[str, Any]) -> None:
+    whole = yaml.safe_load((ROOT / "cluster" / "services" / "compose.yaml").read_text())
+    assert set(whole["volumes"]) == set(composed)
+    for name, service in composed.items():
+        [(volume, mounted)] = [entry.split(":") for entry in service["volumes"]]
+        environment = service["environment"]
+        assert volume == name
+        assert Path(environment.get("PGDATA") or environment["KAFKA_LOG_DIRS"]).is_relative_to(mounted)
+
+
+def test_docker_waits_until_each_server_answers(composed: dict[str, Any]) -> None:
+    for name, service in composed.items():
+        check = service["healthcheck"]
+        assert check["test"][0] == "CMD"
+        assert "localhost:9092" in check["test"] if name == "kafka" else f"--username={SUPERUSER}" in check["test"]
+        assert int(check["interval"].removesuffix("s")) * check["retries"] >= 60
+
+
+def test_clients_of_dockers_kafka_come_back_to_the_port_that_is_published(composed: dict[str, Any]) -> None:
+    environment = composed["kafka"]["environment"]
+    listeners, advertised, protocols = (
+        dict(entry.split(":", 1) for entry in environment[name].split(","))
+        for name in ("KAFKA_LISTENERS", "KAFKA_ADVERTISED_LISTENERS", "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP")
+    )
+    assert advertised["PLAINTEXT"] == f"//127.0.0.1:{KAFKA_PORTS['plain']}"
+    assert set(listeners) == set(protocols)
+    assert set(advertised) == set(listeners) - {environment["KAFKA_CONTROLLER_LISTENER_NAMES"]}
+    assert environment["KAFKA_INTER_BROKER_LISTENER_NAME"] in advertised
+    node, _, voter = environment["KAFKA_CONTROLLER_QUORUM_VOTERS"].partition("@")
+    assert int(node) == environment["KAFKA_NODE_ID"]
+    assert listeners["CONTROLLER"] == f"//{voter}"
+
+
+def test_dockers_postgres_asks_for_a_password_that_somebody_chose(composed: dict[str, Any]) -> None:
+    for name in POSTGRES_NAMES:
+        environment = composed[name]["environment"]
+        assert environment["POSTGRES_PASSWORD"].startswith("${RAYPIPE_SERVICES_PASSWORD:?")
+        assert "--auth=scram-sha-256" in environment["POSTGRES_INITDB_ARGS"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from cluster.services.account import Account
 from cluster.services.certificates import Certificates
 from cluster.services.kafka.programs import KafkaPrograms
-from cluster.services.process import ServerProcess, ServiceError, run_to_end
+from cluster.services.process import Server, ServerProcess, ServiceError, run_to_end
 
 USER = "raypipe"
 
@@ -44,8 +44,10 @@ class Membership:
         return ",".join(f"{node}@127.0.0.1:{port}" for node, port in self.controllers.items())
 
 
-class KafkaBroker:
+class KafkaBroker(Server):
     """One node of a cluster, with its data in a folder of its own; nothing runs before `launch` or `start`.
+
+    One that is paused for longer than its session's timeout is fenced.
 
     Attributes:
         node: Its number, from 1 on.
@@ -83,16 +85,6 @@ class KafkaBroker:
         name = f"Kafka broker {node} in {folder}"
         self._process = ServerProcess(name=name, folder=folder, log=self.log, account=account)
 
-    @property
-    def log(self) -> Path:
-        """What the broker says."""
-        return self.folder / "server.log"
-
-    @property
-    def pid(self) -> int | None:
-        """Its process number, None if it does not run."""
-        return self._process.pid
-
     def start(self) -> None:
         """Starts the broker and waits until it serves. Only with a majority of the cluster up does it ever.
 
@@ -122,23 +114,6 @@ class KafkaBroker:
     def stop(self) -> None:
         """Ends the broker in order: it hands its leaderships over first."""
         self._process.end(signal.SIGTERM, STOP_WITHIN_S)
-
-    def kill(self) -> None:
-        """Ends it at once (SIGKILL)."""
-        self._process.kill()
-
-    def pause(self) -> None:
-        """Stops it from running; connections stay open and silent, and after its session's timeout it is fenced."""
-        self._process.pause()
-
-    def resume(self) -> None:
-        """Lets a paused broker run on."""
-        self._process.resume()
-
-    def restart(self) -> None:
-        """Stops and starts it."""
-        self.stop()
-        self.start()
 
     @property
     def _properties(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -10,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.services.process import ServiceError, run_to_end
+from cluster.services.maven import Jars
+from cluster.services.process import run_to_end
 
 HERE = Path(__file__).parent
 POM = HERE / "pom.xml"
 LOG4J = HERE / "log4j2.properties"
+JARS = Jars(what="Kafka", pom=POM, beside=(LOG4J,))
 OLDEST_JAVA = 17
 
 # Java's options for a process that lives for seconds: half the CPU time until a broker serves, and slower later.
@@ -50,8 +51,8 @@ class KafkaPrograms:
 
 def find_kafka(folder: Path) -> KafkaPrograms | None:
     """What `install_kafka` has put into a folder; None if that, or a Java to run it, is missing."""
-    java, jars = find_java(), _jars(folder)
-    return KafkaPrograms(java=java, jars=jars) if java is not None and jars.exists() else None
+    java, jars = find_java(), JARS.find(folder)
+    return KafkaPrograms(java=java, jars=jars) if java is not None and jars is not None else None
 
 
 def find_java() -> Path | None:
@@ -69,26 +70,7 @@ def install_kafka(folder: Path) -> None:
     Raises:
         ServiceError: Maven is missing or fails.
     """
-    jars = _jars(folder)
-    if jars.exists():
-        return
-    unfinished = jars.with_suffix(".making")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    command = ["mvn", "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={unfinished}"]
-    try:
-        copied = run_to_end(command)
-    except FileNotFoundError:
-        raise ServiceError("Maven is missing (the program mvn): apt-get install maven") from None
-    if copied.returncode != 0:
-        raise ServiceError(f"Maven could not fetch Kafka's jars.\n{copied.stdout[-2000:]}{copied.stderr[-2000:]}")
-    shutil.copy(LOG4J, unfinished)
-    unfinished.rename(jars)
-
-
-def _jars(folder: Path) -> Path:
-    """Named by the pom's contents: a changed pom is a new folder."""
-    return folder / f"jars-{hashlib.sha256(POM.read_bytes() + LOG4J.read_bytes()).hexdigest()[:12]}"
+    JARS.fetch(folder)
 
 
 def _major(java: Path) -> int:

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
+from raypipe.kafka.clients import ANSWER_S, CONSUMER_BYTES, MESSAGE_BYTES, base_settings, consumer_settings
+from raypipe.kafka.errors import LastError
 from raypipe.log.kafka.address import KafkaAddress
-from raypipe.log.kafka.failures import REFUSED
-
-# librdkafka's own words, which end up on standard error otherwise. Errors that matter reach us as exceptions.
-library_logger = logging.getLogger("raypipe.log.kafka.library")
-library_logger.addHandler(logging.NullHandler())
-library_logger.propagate = False
-
-# Longest wait for an answer of a broker, a coordinator that moves included; a broker that is lost takes up to 10 s to
-# be replaced.
-ANSWER_S = 30.0
-
-# A message must fit, and a single large value makes a single large message.
-MESSAGE_BYTES = 64 << 20
 
 # Memory of one producer for what the broker has not confirmed.
 PRODUCER_BYTES = 64 << 20
 PRODUCER_MESSAGES = 400_000
-
-# Memory of one consumer for what was fetched ahead.
-CONSUMER_BYTES = 24 << 20
-# What one fetch brings of one partition.
-FETCH_BYTES = 4 << 20
 
 # How long a broker holds the answer to a fetch that finds nothing. A consumer that follows a topic hears of a new
 # record at once all the same and costs nothing while idle; a consumer that jumps about must have its last fetch
@@ -51,7 +34,12 @@ class Clients:
         self.address = address
         self.pipeline = pipeline
         self.place = str(address)
-        self.last_error: KafkaError | None = None
+        self._errors = LastError()
+
+    @property
+    def last_error(self) -> KafkaError | None:
+        """Why a connection failed last."""
+        return self._errors.error
 
     def admin(self) -> AdminClient:
         """For topics, offsets and deletions."""
@@ -86,21 +74,7 @@ class Clients:
         )
 
     def _base(self) -> dict[str, Any]:
-        return {
-            "bootstrap.servers": self.address.servers,
-            "client.id": f"raypipe-{self.pipeline}",
-            "allow.auto.create.topics": False,
-            "socket.keepalive.enable": True,
-            # From the first failure on: a broker that restarts is back within seconds.
-            "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 1_000,
-            "topic.metadata.refresh.interval.ms": 60_000,
-            # Pushing metrics to brokers is a connection and a wake-up more.
-            "enable.metrics.push": False,
-            "logger": library_logger,
-            "error_cb": self._note_error,
-            **self.address.security,
-        }
+        return base_settings(self.address.servers, self.address.security, self.pipeline, self._errors.note)
 
     def _producing(self) -> dict[str, Any]:
         return {
@@ -117,34 +91,4 @@ class Clients:
         }
 
     def _consumer(self, wait_ms: int, queued_bytes: int) -> Consumer:
-        return Consumer(
-            self._base()
-            | {
-                # Required by the library. Partitions are assigned by hand and nothing is committed under this name.
-                "group.id": f"{self.pipeline}.raypipe",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "check.crcs": True,
-                "fetch.wait.max.ms": wait_ms,
-                "fetch.message.max.bytes": FETCH_BYTES,
-                "fetch.max.bytes": 4 * FETCH_BYTES,
-                "receive.message.max.bytes": MESSAGE_BYTES + 4 * FETCH_BYTES,
-                "queued.max.messages.kbytes": queued_bytes >> 10,
-                # A full queue is looked at again after this; the default of a second would stop a fast reader.
-                "fetch.queue.backoff.ms": 5,
-                "fetch.error.backoff.ms": 50,
-            }
-        )
-
-    def _note_error(self, error: KafkaError) -> None:
-        """Keeps why a connection failed: it says why an answer did not come.
-
-        A refusal stays, because what follows it are the attempts to connect again.
-        """
-        if self.last_error is None or (
-            error.code() != KafkaError._ALL_BROKERS_DOWN and self.last_error.code() not in REFUSED
-        ):
-            self.last_error = error
+        return Consumer(self._base() | consumer_settings(f"{self.pipeline}.raypipe", wait_ms, queued_bytes))

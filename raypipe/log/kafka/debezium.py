@@ -11,7 +11,6 @@ JSON says nothing of types, so the first message of each batch carries the table
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +23,8 @@ import pyarrow.compute as pc
 
 from raypipe.codec import Compression, decimal_text, decode, encode
 from raypipe.errors import Corrupt, SchemaMismatch
-from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, SYSTEM_FIELDS, TIME, ChangeBatch, Op, TableSchema
+from raypipe.log.kafka.envelopes import data_names, decoding_sql, rows_of
+from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, TIME, ChangeBatch, Op, TableSchema
 
 SCHEMA_HEADER = "raypipe.schema"
 
@@ -37,7 +37,6 @@ _LETTERS = {
     Op.TRUNCATE: "t",
 }
 _LETTER_OF_OP = np.array([_LETTERS[Op(number)] for number in range(len(Op))])
-_ISO = "%Y-%m-%dT%H:%M:%S.%fZ"
 # Microseconds of the first and the last moment that has an ISO year of four digits.
 _ISO_RANGE = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 
@@ -70,7 +69,7 @@ class DebeziumJson:
             SchemaMismatch: a column has a type that this encoding does not carry.
         """
         rows, table = batch.rows, batch.schema
-        names = _data_names(rows.schema)
+        names = data_names(rows.schema)
         ops = rows.column(OP).to_numpy(zero_copy_only=False)
         befores, afters = _changes(rows, ops, table.key)
         first = np.where(befores >= 0, befores, afters)
@@ -105,13 +104,11 @@ class DebeziumJson:
         """
         described = decode(header)
         arrow, table = described.rows.schema, described.schema
-        names = _data_names(arrow)
+        names = data_names(arrow)
         try:
             texts = pa.array([value for value in values if value is not None], pa.binary()).cast(pa.string())
-            found = self._run(
-                _decoding_sql(tuple(names), tuple(arrow.field(name).type for name in names)), _text(texts)
-            )
-            return ChangeBatch(schema=table, rows=_rows(arrow, names, found))
+            found = self._run(decoding_sql(tuple(names), tuple(arrow.field(name).type for name in names)), _text(texts))
+            return ChangeBatch(schema=table, rows=rows_of(arrow, names, found))
         except (duckdb.Error, pa.ArrowException, KeyError) as error:
             raise Corrupt("A stored change is no Debezium JSON of its table.", cause=error) from error
 
@@ -141,11 +138,6 @@ def schema_header(schema: TableSchema, arrow: pa.Schema) -> bytes:
 
 def _text(texts: pa.Array) -> pa.Table:
     return pa.table({"value": texts})
-
-
-def _data_names(arrow: pa.Schema) -> list[str]:
-    system = {field.name for field in SYSTEM_FIELDS}
-    return [name for name in arrow.names if name not in system]
 
 
 def _changes(
@@ -311,100 +303,5 @@ def _as_messages(found: pa.Table, letters: npt.NDArray[np.str_]) -> Messages:
     return Messages(keys=with_keys.to_pylist(), values=with_values.to_pylist(), bytes=size)
 
 
-@lru_cache(256)
-def _decoding_sql(names: tuple[str, ...], types: tuple[pa.DataType, ...]) -> str:
-    image = {name: _json_type(arrow) for name, arrow in zip(names, types, strict=True)}
-    source = {"commit": "BIGINT", "ordinal": "BIGINT", "ts_us": "BIGINT", "before_image": "TINYINT"}
-    structure = {"before": image, "after": image, "source": source | {"after_image": "TINYINT"}, "op": "VARCHAR"}
-    columns = ["read.op AS op", "read.before IS NOT NULL AS has_b", "read.after IS NOT NULL AS has_a"]
-    columns += [f"read.source.{field} AS {field}" for field in structure["source"]]
-    for side, letter in (("before", "b"), ("after", "a")):
-        for number, (name, arrow) in enumerate(zip(names, types, strict=True)):
-            field = f"read.{side}.{_identifier(name)}"
-            columns.append(f"{_read_back(field, arrow)} AS {letter}{number}")
-    text = json.dumps(structure).replace("'", "''")
-    return f"SELECT {', '.join(columns)} FROM (SELECT from_json(value, '{text}') AS read FROM given)"
-
-
-def _json_type(arrow: pa.DataType) -> str:
-    types = pa.types
-    if types.is_dictionary(arrow):
-        return _json_type(arrow.value_type)
-    if types.is_boolean(arrow):
-        return "BOOLEAN"
-    if types.is_uint64(arrow):
-        return "UBIGINT"
-    if types.is_integer(arrow) or types.is_date(arrow) or types.is_time(arrow):
-        return "BIGINT"
-    if types.is_timestamp(arrow) and not (arrow.tz and arrow.unit == "us"):
-        return "BIGINT"
-    return "VARCHAR"
-
-
-def _read_back(field: str, arrow: pa.DataType) -> str:
-    types = pa.types
-    if types.is_dictionary(arrow):
-        return _read_back(field, arrow.value_type)
-    if types.is_floating(arrow):
-        return f"CAST({field} AS DOUBLE)"
-    if types.is_binary(arrow) or types.is_large_binary(arrow) or types.is_fixed_size_binary(arrow):
-        return f"from_base64({field})"
-    if types.is_timestamp(arrow) and arrow.tz and arrow.unit == "us":
-        iso = f"epoch_us(strptime({field}, '{_ISO}'))"
-        return f"CASE WHEN {field} LIKE '%Z' THEN {iso} ELSE CAST({field} AS BIGINT) END"
-    return field
-
-
-def _rows(arrow: pa.Schema, names: list[str], found: pa.Table) -> pa.RecordBatch:
-    """The images in order: of each change the one before, then the one after; one row for a TRUNCATE."""
-    count = found.num_rows
-    if found.column("commit").null_count or found.column("op").null_count:
-        raise KeyError("source.commit")
-    has_b, has_a = (found.column(name).to_numpy() for name in ("has_b", "has_a"))
-    letters = found.column("op").to_numpy()
-    kept = np.column_stack([has_b | (letters == "t"), has_a]).ravel()
-    order = pa.array(np.column_stack([np.arange(count), np.arange(count) + count]).ravel()[kept])
-    change = pa.array(np.repeat(np.arange(count), 2)[kept])
-    is_after = (np.arange(2 * count) % 2 == 1)[kept]
-    letter = letters[change.to_numpy()]
-    ops = np.select(
-        [letter == "r", letter == "c", letter == "d", letter == "t", is_after],
-        [Op.READ, Op.INSERT, Op.DELETE, Op.TRUNCATE, Op.UPDATE_AFTER],
-        Op.UPDATE_BEFORE,
-    )
-    system = {
-        OP: pa.array(ops, pa.int8()),
-        IMAGE: pc.fill_null(_both(found, "before_image", "after_image").take(order), 0),
-        COMMIT: found.column("commit").combine_chunks().take(change),
-        ORDINAL: found.column("ordinal").combine_chunks().take(change),
-        TIME: found.column("ts_us").combine_chunks().take(change).view(pa.timestamp("us", "UTC")),
-    }
-    data = {
-        name: _typed(_both(found, f"b{number}", f"a{number}").take(order), arrow.field(name).type)
-        for number, name in enumerate(names)
-    }
-    columns = system | data
-    return pa.record_batch([columns[field.name].cast(field.type) for field in arrow], schema=arrow)
-
-
-def _both(found: pa.Table, before: str, after: str) -> pa.Array:
-    return pa.concat_arrays([found.column(name).combine_chunks() for name in (before, after)])
-
-
-def _typed(column: pa.Array, arrow: pa.DataType) -> pa.Array:
-    types = pa.types
-    if types.is_dictionary(arrow):
-        return _typed(column, arrow.value_type).dictionary_encode().cast(arrow)
-    if types.is_date32(arrow) or types.is_time32(arrow):
-        return column.cast(pa.int32()).view(arrow)
-    if types.is_date64(arrow) or types.is_time64(arrow) or types.is_timestamp(arrow):
-        return column.cast(pa.int64()).view(arrow)
-    return column.cast(arrow)
-
-
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _identifier(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'

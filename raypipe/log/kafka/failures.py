@@ -8,19 +8,8 @@ from contextlib import contextmanager
 from confluent_kafka import KafkaError, KafkaException
 
 from raypipe.errors import Corrupt, LimitExceeded, RaypipeError, SourceGap, Unavailable
+from raypipe.kafka.errors import DENIED, MISSING, OUT_OF_RANGE, REFUSED, error_of
 
-_DENIED = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)
-REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL})
-# 100 is UNKNOWN_TOPIC_ID and 103 INCONSISTENT_TOPIC_ID, which the library does not name.
-MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, 100, 103})
-OUT_OF_RANGE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
 # What a writer gets whose transactional id was taken by another, or whose transaction the broker gave up.
 FENCED = frozenset(
     {
@@ -35,15 +24,6 @@ RECOVER = (
     "Stop the pipeline; restore the topics from a backup, or delete every topic of this pipeline and run again: with a"
     " new log every table is loaded again and the sinks are rebuilt from it."
 )
-
-
-def error_of(error: KafkaException | KafkaError) -> KafkaError:
-    """The error inside an exception."""
-    if isinstance(error, KafkaException):
-        inner = error.args[0]
-        assert isinstance(inner, KafkaError)
-        return inner
-    return error
 
 
 def explain(place: str, error: KafkaException | KafkaError, topic: str = "") -> RaypipeError:
@@ -73,7 +53,7 @@ def explain(place: str, error: KafkaException | KafkaError, topic: str = "") -> 
             remedy="Raise max.message.bytes of the topic (and message.max.bytes of the brokers).",
             log=place,
         )
-    if code in _DENIED:
+    if code in DENIED:
         return Unavailable(
             f"Log {place} forbids this user what raypipe must do ({told}).",
             remedy="Grant it the rights that the how-to on Kafka logs lists.",

@@ -24,10 +24,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from raypipe import faults
 from raypipe.errors import Fenced, Kind, RaypipeError
-from raypipe.log.kafka.clients import ANSWER_S, Clients
-from raypipe.log.kafka.failures import FENCED, damaged, error_of, explain
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.kafka.errors import error_of
+from raypipe.log.kafka.clients import Clients
+from raypipe.log.kafka.failures import FENCED, damaged, explain
 from raypipe.log.kafka.names import ControlTopics
 from raypipe.log.kafka.query import Query
+from raypipe.log.overtaken import overtaken
 from raypipe.model import Claim
 
 # Appends a record to a topic and returns its offset once it is durable.
@@ -146,13 +149,7 @@ class Fence:
         """
         latest = self._read().run
         if latest > held.run:
-            raise Fenced(
-                f"Run {latest} of pipeline {held.pipeline!r} has taken over from run {held.run}.",
-                remedy="Nothing more of this run was written; let it end.",
-                pipeline=held.pipeline,
-                run=held.run,
-                later=latest,
-            )
+            raise overtaken(held, latest)
         if latest < held.run:
             raise damaged(self._clients.place, f"its topics were made anew or restored and do not know run {held.run}")
 

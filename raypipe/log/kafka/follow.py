@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from raypipe.errors import SourceGap, Unavailable
-from raypipe.log.kafka.clients import ANSWER_S, Clients
-from raypipe.log.kafka.failures import OUT_OF_RANGE, damaged, explain, gap
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.kafka.errors import OUT_OF_RANGE
+from raypipe.log.kafka.clients import Clients
+from raypipe.log.kafka.failures import damaged, explain, gap
 from raypipe.log.kafka.fold import Base, Fold
 from raypipe.log.kafka.history import History, Numbered
 from raypipe.log.kafka.names import ControlTopics

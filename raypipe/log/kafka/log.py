@@ -10,9 +10,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from raypipe.codec import Compression
 from raypipe.contracts import LogBatch, LogSlice
 from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError, Unavailable
+from raypipe.kafka.clients import ANSWER_S
 from raypipe.log.kafka import reading, retention
 from raypipe.log.kafka.address import parse_address
-from raypipe.log.kafka.clients import ANSWER_S, Clients
+from raypipe.log.kafka.clients import Clients
 from raypipe.log.kafka.debezium import DebeziumJson
 from raypipe.log.kafka.failures import explain
 from raypipe.log.kafka.fence import Fence

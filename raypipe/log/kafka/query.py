@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from raypipe.errors import Unavailable
-from raypipe.log.kafka.clients import ANSWER_S, Clients
-from raypipe.log.kafka.failures import MISSING, error_of, explain, explained
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.kafka.errors import MISSING, error_of
+from raypipe.log.kafka.clients import Clients
+from raypipe.log.kafka.failures import explain, explained
 
 # How many messages are taken from the library's queue at a time.
 _TAKEN = 1_000
 # A question that a broker could not answer yet is asked again after this.
 _AGAIN_S = 0.02
+# Brokers that are away do not answer at all, and are asked again.
+_LEARNT_WITHIN_S = 2.0
 # A topic that was just made is not known to every broker at once; one that stays unknown for so long is gone.
 KNOWN_EVERYWHERE_S = 3.0
 
@@ -57,9 +62,20 @@ class Query:
                     raise self.silent(topic) from error
                 if waited_s > patience_s:
                     raise explain(self._clients.place, error, topic) from error
+                if inner.code() == KafkaError._UNKNOWN_PARTITION:
+                    self._learn(topic)
             if waited_s > ANSWER_S:
                 raise self.silent(topic)
             time.sleep(_AGAIN_S)
+
+    def _learn(self, topic: str) -> None:
+        """Has the library ask for a topic's leaders anew.
+
+        One that it met half made, on a broker that knew some of its partitions only, stays so in its memory for a
+        minute: it is not asked about again while it is known.
+        """
+        with suppress(KafkaException):
+            self._consumer.list_topics(topic, timeout=_LEARNT_WITHIN_S)
 
     def read(self, topic: str, begin: int, end: int, partition: int = 0) -> list[Message]:
         """Committed messages from ``begin`` to before ``end``, which every transaction must have passed.

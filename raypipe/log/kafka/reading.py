@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from raypipe.codec import decode
 from raypipe.contracts import LogBatch, LogSlice
 from raypipe.errors import Corrupt, SourceGap
-from raypipe.log.kafka.clients import ANSWER_S, Clients
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.log.kafka.clients import Clients
 from raypipe.log.kafka.debezium import SCHEMA_HEADER, DebeziumJson
 from raypipe.log.kafka.failures import damaged, explain, gap
 from raypipe.log.kafka.fold import Fold, segments_between

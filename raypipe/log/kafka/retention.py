@@ -11,7 +11,8 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient
 
 from raypipe import faults
-from raypipe.log.kafka.clients import ANSWER_S, Clients
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.log.kafka.clients import Clients
 from raypipe.log.kafka.fence import Append
 from raypipe.log.kafka.fold import Base
 from raypipe.log.kafka.follow import BASE_PREFIX

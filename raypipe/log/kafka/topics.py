@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import time
-import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from raypipe.errors import Kind, RaypipeError, SourceGap, Unavailable
-from raypipe.log.kafka.clients import ANSWER_S, MESSAGE_BYTES, Clients
-from raypipe.log.kafka.failures import RECOVER, error_of, explain
+from raypipe.kafka.clients import ANSWER_S, MESSAGE_BYTES, topic_id
+from raypipe.kafka.errors import error_of
+from raypipe.log.kafka.clients import Clients
+from raypipe.log.kafka.failures import RECOVER, explain
 from raypipe.log.kafka.names import ControlTopics, kafka_topic
 from raypipe.log.kafka.query import KNOWN_EVERYWHERE_S, Query
 from raypipe.log.kafka.records import TopicEntry
@@ -184,7 +184,7 @@ class Topics:
             except _NoSuchTopic:
                 continue
             found[name] = Described(
-                id=_uuid(described.topic_id),
+                id=topic_id(described.topic_id),
                 partitions=len(described.partitions),
                 led=all(partition.leader is not None for partition in described.partitions),
             )
@@ -215,6 +215,29 @@ class Topics:
             return int(self._result(future, topic).offset)
         except _NoSuchTopic:
             raise self._explained(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), topic) from None
+
+    def unsettled(self, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Partitions with a transaction that has not ended, and the offset where the first of them begins.
+
+        Those that cannot be asked about are left out.
+
+        Args:
+            places: Topic in Kafka and partition.
+        """
+        if not places:
+            return {}
+        stable, ends = (
+            self._ends(places, level) for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+        )
+        return {place: offset for place, offset in stable.items() if offset < ends.get(place, offset)}
+
+    def _ends(self, places: Sequence[tuple[str, int]], level: IsolationLevel) -> dict[tuple[str, int], int]:
+        asked = {TopicPartition(name, number): OffsetSpec.latest() for name, number in places}
+        found: dict[tuple[str, int], int] = {}
+        for place, future in self._admin.list_offsets(asked, isolation_level=level, request_timeout=ANSWER_S).items():
+            with suppress(KafkaException):
+                found[place.topic, place.partition] = int(future.result().offset)
+        return found
 
     def delete_below(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Deletes the messages below an offset, for partitions by (name in Kafka, partition)."""
@@ -311,8 +334,3 @@ class _NoSuchTopic(Exception):
 
 class _TopicExists(Exception):
     pass
-
-
-def _uuid(topic_id: Any) -> str:
-    """The usual form of an id that the library shows as base64 without its padding."""
-    return str(uuid.UUID(bytes=base64.b64decode(f"{topic_id}==")))

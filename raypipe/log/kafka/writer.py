@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -10,7 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from raypipe import faults
 from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError
-from raypipe.log.kafka.clients import ANSWER_S, Clients
+from raypipe.kafka.clients import ANSWER_S
+from raypipe.log.kafka.clients import Clients
 from raypipe.log.kafka.failures import FENCED, explain
 from raypipe.log.kafka.fence import Fence, take
 from raypipe.log.kafka.fold import InstanceState
@@ -20,10 +23,13 @@ from raypipe.log.kafka.records import TopicEntry
 from raypipe.log.kafka.topics import Topics
 from raypipe.model import Claim, Cut
 
+logger = logging.getLogger(__name__)
+
 ResultT = TypeVar("ResultT")
 
 # What ends at all ends within milliseconds, unless its writer is alive and slow.
 _SOON_S = 2.0
+_AGAIN_S = 0.02
 
 
 class Writer:
@@ -72,12 +78,13 @@ class Writer:
             fence.check(instance, claim)
             # The transaction of whoever wrote before has ended one way or the other: this is all there will be of it.
             end = topics.end(names.cuts)
-            if not follower.settles(end, _SOON_S):
-                self._end_what_hangs(names.cuts)
+            hanging = [] if follower.settles(end, _SOON_S) else [(names.cuts, 0)]
+            self._end_what_hangs([*hanging, *self._hanging_tables()])
             history = follower.settle(end)
             self.identity = history.now.log
             self.entries: dict[str, TopicEntry] = {}
             self.fresh: dict[str, TopicEntry] = {}  # made by this writer, in no record yet
+            self.next_offsets: dict[str, int] = {}  # of partitions that this writer's last transaction in them left
             mine = {topic_and_partition(key)[0] for key in self.state.ends}
             self.entries = {topic: history.now.topics[topic] for topic in sorted(mine)}
             topics.check_tables(self.entries)
@@ -85,8 +92,28 @@ class Writer:
             self.close()
             raise
 
-    def _end_what_hangs(self, cuts: str) -> None:
-        """Ends what the broker may have left open of our own transactional id.
+    def _hanging_tables(self) -> list[tuple[str, int]]:
+        """Partitions of our tables with a transaction in them that does not end and that no commit told of.
+
+        Nobody but the writer of the instance writes to them, so it is ours, of before. It must go before the next one
+        comes: that one's end would be its end too, and would bring its rows back.
+
+        Where it hides rows that a commit has told of, it is the end of that commit which the broker lost; there the
+        next one's end does right.
+        """
+        known = self._follower.sync().now.instances.get(self.instance, InstanceState()).ends
+        ends = {
+            (kafka_topic(topic), number): known[key][0] for key in known for topic, number in [topic_and_partition(key)]
+        }
+        deadline = time.monotonic() + _SOON_S
+        while unsettled := self._topics.unsettled(list(ends)):
+            if time.monotonic() > deadline:
+                return sorted(place for place, stable_end in unsettled.items() if stable_end >= ends[place])
+            time.sleep(_AGAIN_S)
+        return []
+
+    def _end_what_hangs(self, partitions: Sequence[tuple[str, int]]) -> None:
+        """Ends what the broker has left open of our own transactional id.
 
         A broker that restarts can lose the end of a transaction (KAFKA-12671, KAFKA-18957): taking the id over ends
         nothing then, since the coordinator knows of nothing, and the partition hides all that follows for ever. A
@@ -96,11 +123,15 @@ class Writer:
         No commit that a reader was told of can be undone so: one returns only when everybody sees its cut. And rows
         that stay behind without their cut are found out by the numbers of the messages when they are read.
         """
-        known = self._follower.sync().now.instances.get(self.instance, InstanceState())
-        partitions = [(kafka_topic(topic), number) for topic, number in map(topic_and_partition, known.ends)]
+        if not partitions:
+            return
+        logger.warning(
+            "a transaction that never ended is given up",
+            extra={"instance": self.instance, "partitions": len(partitions)},
+        )
         with suppress(KafkaException):
             self.begin()
-            for name, number in [(cuts, 0), *partitions]:
+            for name, number in partitions:
                 self.producer.produce(name, value=b"", partition=number)
             self.flush(ANSWER_S)
             self._told(lambda: self.producer.abort_transaction(ANSWER_S))

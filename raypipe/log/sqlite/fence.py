@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raypipe import faults
 from raypipe.errors import Fenced, Kind, RaypipeError
+from raypipe.log.overtaken import overtaken
 from raypipe.log.sqlite.failures import damaged
 from raypipe.log.sqlite.file import LogFile
 from raypipe.model import Claim
@@ -100,13 +101,7 @@ def check_run(file: LogFile, held: Claim) -> None:
     row = file.first("SELECT run FROM claims WHERE pipeline = ?", (held.pipeline,))
     latest = 0 if row is None else row[0]
     if latest > held.run:
-        raise Fenced(
-            f"Run {latest} of pipeline {held.pipeline!r} has taken over from run {held.run}.",
-            remedy="Nothing more of this run was written; let it end.",
-            pipeline=held.pipeline,
-            run=held.run,
-            later=latest,
-        )
+        raise overtaken(held, latest)
     if latest < held.run:
         raise damaged(file.path, f"it was replaced by an older copy or a new log that does not know run {held.run}")
 

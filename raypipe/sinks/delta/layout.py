@@ -13,7 +13,7 @@ from raypipe.model import IMAGE, OP, SYSTEM_FIELDS, ChangeBatch, Image, Mode, Op
 from raypipe.model.change import BRANCH_FIELD
 from raypipe.sinks.delta.types import PARTITION_TYPES, delta_form, encode, partitions
 from raypipe.sinks.netting import history_rows
-from raypipe.sinks.types import check_names, stored_schema
+from raypipe.sinks.types import check_key, check_names, stored_schema
 
 STORE = "Delta Lake"
 
@@ -55,6 +55,7 @@ def check(table: SinkTable) -> pa.Schema:
         SchemaMismatch: Delta cannot hold the table so, and which part of it.
     """
     check_names(table.schema, table.name, STORE)
+    check_key(table.schema, table.name, STORE)
     columns = columns_of(table.schema.arrow(), table.name)
     for name in table.partition_by:
         if name not in columns.names:

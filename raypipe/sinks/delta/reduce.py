@@ -15,6 +15,7 @@ from raypipe.errors import Corrupt
 from raypipe.model import BRANCH, COMMIT, IMAGE, OP, ORDINAL, SYSTEM_FIELDS, ChangeBatch, Column, Image, Op, TableSchema
 from raypipe.model.change import BRANCH_FIELD, RESERVED_PREFIX
 from raypipe.sinks.delta.stage import Spool, Spread, Stage
+from raypipe.sinks.nested import is_nested
 from raypipe.sinks.netting import WEIGHT, identity_columns, net_keyed, net_multiset
 from raypipe.sinks.types import fit
 
@@ -81,10 +82,11 @@ class Reduced:
 def spread_of(schema: TableSchema) -> Spread:
     """How staged rows are spread over buckets: by key; without a key by all columns the plan knows.
 
-    Columns that come later do not count, nor does a widened type: a bucket must not change within an epoch.
+    Columns that come later do not count, nor does a widened type: a bucket must not change within an epoch. Lists and
+    structs do not count either; rows that are nothing else share a bucket.
     """
-    names = schema.key or schema.names
     types = schema.arrow()
+    names = schema.key or [name for name in schema.names if not is_nested(types.field(name).type)]
 
     def spread(rows: pa.Table, buckets: int) -> npt.NDArray[np.int64]:
         known = [

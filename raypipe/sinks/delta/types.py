@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from raypipe.sinks.nested import converted, is_nested, retyped
 from raypipe.sinks.text import moment_text, moments
 from raypipe.sinks.types import UTC, stored_type
 
@@ -37,12 +38,16 @@ PARTITION_TYPES = "integers, decimals, text, booleans, dates and timestamps"
 
 def delta_form(stored: pa.DataType) -> pa.DataType:
     """The Arrow type under which Delta keeps a stored type (see ``raypipe.sinks.types.stored_type``)."""
-    return _FORMS.get(stored, stored)
+    return retyped(stored, lambda leaf: _FORMS.get(leaf, leaf))
 
 
 def delta_name(stored: pa.DataType) -> str:
     """Delta's own name of that type, as its specification and Spark have it."""
     form = delta_form(stored)
+    if pa.types.is_list(form):
+        return f"array<{delta_name(form.value_type)}>"
+    if pa.types.is_struct(form):
+        return f"struct<{', '.join(f'{field.name}: {delta_name(field.type)}' for field in form)}>"
     if pa.types.is_decimal(form):
         return f"decimal({form.precision},{form.scale})"
     return _NAMES[form]
@@ -50,7 +55,7 @@ def delta_name(stored: pa.DataType) -> str:
 
 def partitions(form: pa.DataType) -> bool:
     """Whether a column of this form may partition a table."""
-    return not (pa.types.is_floating(form) or pa.types.is_binary(form))
+    return not (pa.types.is_floating(form) or pa.types.is_binary(form) or is_nested(form))
 
 
 def encode(column: pa.Array) -> pa.Array:
@@ -60,9 +65,7 @@ def encode(column: pa.Array) -> pa.Array:
         LimitExceeded: a moment that has no text.
     """
     stored = stored_type(column.type)
-    plain = column.cast(stored)
-    form = delta_form(stored)
-    return moment_text(plain) if form == pa.string() and stored != form else plain.cast(form)
+    return converted(column.cast(stored), delta_form(stored), _encoded)
 
 
 def decode(column: pa.Array, wanted: pa.DataType) -> pa.Array:
@@ -72,9 +75,16 @@ def decode(column: pa.Array, wanted: pa.DataType) -> pa.Array:
         Corrupt: a text that ``encode`` did not write.
         pa.ArrowInvalid: a value that is no longer of the wanted type.
     """
-    stored = stored_type(wanted)
+    decoded = converted(column, stored_type(wanted), _decoded)
+    return (decoded.dictionary_encode() if pa.types.is_dictionary(wanted) else decoded).cast(wanted)
+
+
+def _encoded(column: pa.Array, form: pa.DataType) -> pa.Array:
+    as_text = form == pa.string() and column.type != form
+    return moment_text(column) if as_text else column.cast(form)
+
+
+def _decoded(column: pa.Array, stored: pa.DataType) -> pa.Array:
     if delta_form(stored) == pa.string() and stored != pa.string():
-        return moments(column.cast(pa.string()), stored).cast(wanted)
-    if pa.types.is_dictionary(wanted):
-        return column.cast(wanted.value_type).dictionary_encode().cast(wanted)
-    return column.cast(wanted)
+        return moments(column.cast(pa.string()), stored)
+    return column.cast(stored)

@@ -23,6 +23,8 @@ from sqlalchemy.dialects import sqlite
 from raypipe.codec import decimal_text
 from raypipe.disks import Hindrance, hindrance
 from raypipe.errors import Corrupt, InvariantBroken, RaypipeError, SchemaMismatch, Unavailable
+from raypipe.sinks.nested import is_nested
+from raypipe.sinks.sql.nested_text import nested_text, nested_values
 from raypipe.sinks.sql.rebuild import rebuilding
 from raypipe.sinks.text import moment_text, moments
 from raypipe.sinks.types import arrow_of_sqlite, sqlite_type
@@ -98,7 +100,7 @@ class SqliteDialect:
         return [(name, arrow_of_sqlite(declared)) for name, declared in cursor.fetchall()]
 
     def encode(self, table: str, rows: pa.Table) -> pa.Table:
-        """Decimals, dates and times as text; the driver binds everything else as it is."""
+        """Decimals, dates and times as text, lists and structs as JSON; the driver binds everything else as it is."""
         return pa.table({name: _encoded(rows[name], table, name) for name in rows.column_names})
 
     def read(self, cursor: Any, table: str, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -155,6 +157,8 @@ def _same(names: Sequence[str], quoting: sa.Dialect) -> str:
 
 def _encoded(column: pa.ChunkedArray, table: str, name: str) -> pa.Array:
     array = column.combine_chunks()
+    if is_nested(array.type):
+        return nested_text(array)
     if pa.types.is_decimal(array.type):
         return decimal_text(array)
     if pa.types.is_temporal(array.type):
@@ -170,6 +174,8 @@ def _encoded(column: pa.ChunkedArray, table: str, name: str) -> pa.Array:
 
 
 def _decoded(array: pa.Array, stored: pa.DataType) -> pa.Array:
+    if is_nested(stored):
+        return nested_values(array, stored)
     if pa.types.is_temporal(stored):
         return moments(array, stored)
     return array.cast(stored)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from confluent_kafka import KafkaError, KafkaException
 
 from raypipe.errors import RaypipeError, SourceGap, Unavailable
+from raypipe.kafka.errors import DENIED, MISSING, OUT_OF_RANGE, REFUSED, error_of
 
-_OUT_OF_RANGE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET})
-# 100 UNKNOWN_TOPIC_ID, 103 INCONSISTENT_TOPIC_ID: not named by the library
-_MISSING = frozenset(
-    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, 100, 103}
-)
+_GONE = MISSING | {KafkaError._UNKNOWN_PARTITION}
 _PASSING = frozenset(
     {
         KafkaError._TRANSPORT,
@@ -33,13 +30,6 @@ _PASSING = frozenset(
 BEGIN_ANEW = "begin anew: remove the log and what the sinks hold, and run again"
 
 
-def error_of(error: KafkaException | KafkaError) -> KafkaError:
-    """The error inside an exception."""
-    inner = error.args[0] if isinstance(error, KafkaException) else error
-    assert isinstance(inner, KafkaError)
-    return inner
-
-
 def passing(error: KafkaError) -> bool:
     """Whether a consumer mends this by itself, given time."""
     return error.code() in _PASSING or error.retriable()
@@ -47,20 +37,36 @@ def passing(error: KafkaError) -> bool:
 
 def missing(error: KafkaError) -> bool:
     """Whether there is no such topic."""
-    return error.code() in _MISSING
+    return error.code() in _GONE
 
 
 def explain(place: str, error: KafkaException | KafkaError, topic: str) -> RaypipeError:
     """The error a user should see instead of Kafka's."""
     inner = error_of(error)
-    if inner.code() in _OUT_OF_RANGE:
+    if inner.code() in OUT_OF_RANGE:
         return gap(topic, "messages that follow it were deleted, by a retention or by somebody")
     if missing(inner):
         return gap(topic, "the topic is gone")
+    if inner.code() in REFUSED:
+        return refused(place, inner)
+    if inner.code() in DENIED:
+        return Unavailable(
+            f"Kafka at {place} forbids this user to read topic {topic} ({inner.name()}).",
+            remedy="Grant it DESCRIBE and READ on the topics of the source.",
+            topic=topic,
+        )
     return Unavailable(
         f"Kafka at {place} does not serve topic {topic} ({inner.name()}: {inner.str()}).",
         remedy="Check that the brokers run, and that this user may describe and read the topic.",
         topic=topic,
+    )
+
+
+def refused(place: str, error: KafkaError) -> Unavailable:
+    """The brokers let nobody in with what the URL says."""
+    return Unavailable(
+        f"Kafka at {place} refused the connection ({error.name()}: {error.str()}).",
+        remedy="Check user, password and mechanism, and that `ca` is the authority of the brokers' certificates.",
     )
 
 

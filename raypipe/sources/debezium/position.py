@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raypipe.errors import InvariantBroken
+from raypipe.sources.debezium.repeats import Seen
 from raypipe.sources.debezium.shape import Shape
 
 
@@ -22,6 +23,8 @@ class Place:
         version: Of the shape.
         until: For each partition where the load that goes on ends, None if the table is loaded.
         deleted: For partitions whose last message was a delete: digest of its key.
+        seen: For each partition what may be told again; empty if nothing may.
+        parked: Rows in quarantine, None if there never was one.
     """
 
     id: str
@@ -30,6 +33,8 @@ class Place:
     version: int = 1
     until: tuple[int, ...] | None = None
     deleted: Mapping[int, str] = field(default_factory=dict)
+    seen: tuple[Seen | None, ...] = ()
+    parked: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +44,19 @@ class Position:
     Attributes:
         number: Counts the pieces that were read.
         places: By table; one that is not among them has yet to be loaded.
+        transactions: The same of the source's transactions (``Transactions.parts``), if cuts lie between them.
     """
 
     number: int = 0
     places: Mapping[str, Place] = field(default_factory=dict)
+    transactions: Mapping[str, Any] | None = None
 
     def to_text(self) -> str:
         """Compact JSON; ``parse`` reads it back."""
-        parts = {"number": self.number, "topics": {table: _parts(place) for table, place in self.places.items()}}
+        topics = {table: _parts(place) for table, place in self.places.items()}
+        parts: dict[str, Any] = {"number": self.number, "topics": topics}
+        if self.transactions is not None:
+            parts["transactions"] = self.transactions
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -59,7 +69,9 @@ class Position:
         try:
             parts = json.loads(text)
             return cls(
-                number=int(parts["number"]), places={table: _place(each) for table, each in parts["topics"].items()}
+                number=int(parts["number"]),
+                places={table: _place(each) for table, each in parts["topics"].items()},
+                transactions=parts.get("transactions"),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvariantBroken("The log's position is not one of a source over topics.", cause=error) from error
@@ -76,6 +88,10 @@ def _parts(place: Place) -> dict[str, Any]:
         parts["until"] = list(place.until)
     if place.deleted:
         parts["deleted"] = {str(partition): digest for partition, digest in place.deleted.items()}
+    if any(place.seen):
+        parts["seen"] = [None if each is None else each.parts() for each in place.seen]
+    if place.parked is not None:
+        parts["parked"] = place.parked
     return parts
 
 
@@ -88,4 +104,6 @@ def _place(parts: Mapping[str, Any]) -> Place:
         version=int(parts["version"]),
         until=None if until is None else tuple(until),
         deleted={int(partition): digest for partition, digest in parts.get("deleted", {}).items()},
+        seen=tuple(None if each is None else Seen.of_parts(each) for each in parts.get("seen", ())),
+        parked=parts.get("parked"),
     )

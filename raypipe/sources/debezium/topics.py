@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import logging
 import time
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
@@ -23,21 +22,11 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from raypipe.errors import SchemaMismatch
+from raypipe.kafka.clients import ANSWER_S, CONSUMER_BYTES, base_settings, consumer_settings, taken, topic_id
+from raypipe.kafka.errors import LastError, error_of
 from raypipe.sources.debezium.address import Address
-from raypipe.sources.debezium.failures import error_of, explain, missing, passing, silent
+from raypipe.sources.debezium.failures import explain, missing, passing, silent
 
-# librdkafka's own words, which end up on standard error otherwise. Errors that matter reach us as exceptions.
-library_logger = logging.getLogger("raypipe.sources.debezium.library")
-library_logger.addHandler(logging.NullHandler())
-library_logger.propagate = False
-
-# Longest wait for an answer; a broker that is lost takes up to 10 s to be replaced.
-ANSWER_S = 30.0
-# Of what was fetched ahead, in all partitions together.
-_QUEUED_BYTES = 24 << 20
-_FETCH_BYTES = 4 << 20
-# A single large row makes a single large message.
-_MESSAGE_BYTES = 64 << 20
 # A broker holds the answer to a fetch that finds nothing for so long; a new message ends that at once.
 _FETCH_WAIT_MS = 100
 # How many names a message about a missing topic lists.
@@ -69,6 +58,8 @@ class Topics:
         self._address = address
         self._instance = instance
         self._made: AdminClient | None = None
+        self._sampler: Consumer | None = None
+        self._errors = LastError()
 
     @property
     def place(self) -> str:
@@ -82,8 +73,11 @@ class Topics:
         return self._made
 
     def close(self) -> None:
-        """Ends the connection; idempotent."""
+        """Ends the connections; idempotent."""
         self._made = None
+        if self._sampler is not None:
+            self._sampler.close()
+            self._sampler = None
 
     def describe(self, topics: Collection[str]) -> dict[str, Topic]:
         """Those that exist.
@@ -100,7 +94,7 @@ class Topics:
                 if missing(error_of(error)):
                     continue
                 raise explain(self.place, error, topic) from error
-            found[topic] = Topic(id=_uuid(described.topic_id), partitions=len(described.partitions))
+            found[topic] = Topic(id=topic_id(described.topic_id), partitions=len(described.partitions))
         return found
 
     def require(self, topics: Collection[str]) -> dict[str, Topic]:
@@ -156,27 +150,17 @@ class Topics:
 
     def consumer(self) -> Consumer:
         """Reads what is committed, of partitions assigned by hand."""
-        return Consumer(
-            self._base()
-            | {
-                # Required by the library; nothing is committed under this name, and no group is joined.
-                "group.id": f"raypipe-{self._instance}",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "check.crcs": True,
-                "fetch.wait.max.ms": _FETCH_WAIT_MS,
-                "fetch.message.max.bytes": _FETCH_BYTES,
-                "fetch.max.bytes": 4 * _FETCH_BYTES,
-                "receive.message.max.bytes": _MESSAGE_BYTES + 4 * _FETCH_BYTES,
-                "queued.max.messages.kbytes": _QUEUED_BYTES >> 10,
-                # A full queue is looked at again after this; the default of a second would stop a fast reader.
-                "fetch.queue.backoff.ms": 5,
-                "fetch.error.backoff.ms": 50,
-            }
-        )
+        return Consumer(self._base() | consumer_settings(f"raypipe-{self._instance}", _FETCH_WAIT_MS, CONSUMER_BYTES))
+
+    def span(self, topic: str, partition: int, begin: int, end: int) -> list[Message]:
+        """All messages of a partition between two offsets; blocks until they are there.
+
+        Raises:
+            Unavailable: no answer.
+        """
+        begins, ends = [0] * (partition + 1), [0] * (partition + 1)
+        begins[partition], ends[partition] = begin, end
+        return self.sample(topic, begins, ends, end - begin)
 
     def sample(self, topic: str, begins: Sequence[int], ends: Sequence[int], messages: int) -> list[Message]:
         """Some messages of each partition, from ``begins`` on, at most up to ``ends``; blocks until they are there.
@@ -188,53 +172,36 @@ class Topics:
         left = {partition for partition, (begin, end) in enumerate(zip(begins, ends, strict=True)) if begin < end}
         if not left:
             return found
-        consumer = self.consumer()
-        try:
-            consumer.assign([TopicPartition(topic, partition, begins[partition]) for partition in left])
-            counts = dict.fromkeys(left, 0)
-            deadline = time.monotonic() + ANSWER_S
-            while left:
-                for message in taken(consumer, 500, 0.5):
-                    partition, offset = message.partition() or 0, message.offset() or 0
-                    error = message.error()
-                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                        if not passing(error):
-                            raise explain(self.place, error, topic)
-                        continue
-                    deadline = time.monotonic() + ANSWER_S
-                    if partition not in left:
-                        continue
-                    if error is None and offset < ends[partition]:
-                        found.append(message)
-                        counts[partition] += 1
-                    if error is not None or offset >= ends[partition] - 1 or counts[partition] >= messages:
-                        left.discard(partition)
-                if left and time.monotonic() > deadline:
-                    raise silent(self.place, topic, ANSWER_S)
-        finally:
-            consumer.close()
+        if self._sampler is None:
+            self._sampler = self.consumer()
+        consumer = self._sampler
+        consumer.assign([TopicPartition(topic, partition, begins[partition]) for partition in left])
+        counts = dict.fromkeys(left, 0)
+        deadline = time.monotonic() + ANSWER_S
+        while left:
+            for message in taken(consumer, 500, 0.5):
+                partition, offset = message.partition() or 0, message.offset() or 0
+                error = message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    if not passing(error):
+                        raise explain(self.place, error, topic)
+                    continue
+                deadline = time.monotonic() + ANSWER_S
+                if partition not in left:
+                    continue
+                if error is None and offset < ends[partition]:
+                    found.append(message)
+                    counts[partition] += 1
+                if error is not None or offset >= ends[partition] - 1 or counts[partition] >= messages:
+                    left.discard(partition)
+            if left and time.monotonic() > deadline:
+                raise silent(self.place, topic, ANSWER_S)
+        consumer.unassign()
         return found
 
     def _base(self) -> dict[str, Any]:
-        return {
-            "bootstrap.servers": self._address.kafka.servers,
-            "client.id": f"raypipe-{self._instance}",
-            "allow.auto.create.topics": False,
-            "socket.keepalive.enable": True,
-            "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 1_000,
-            "topic.metadata.refresh.interval.ms": 60_000,
-            "enable.metrics.push": False,
-            "logger": library_logger,
-            **self._address.kafka.security,
-        }
-
-
-def taken(consumer: Consumer, most: int, timeout_s: float) -> Sequence[Message]:
-    """What the consumer has, waiting only if that is nothing; ``consume`` alone would wait until it has ``most``."""
-    first = consumer.poll(timeout_s) if timeout_s > 0 else None
-    rest = consumer.consume(most, 0)
-    return rest if first is None else [first, *rest]
+        kafka = self._address.kafka
+        return base_settings(kafka.servers, kafka.security, self._instance, self._errors.note)
 
 
 def stamp_of(message: Message) -> int:
@@ -243,6 +210,8 @@ def stamp_of(message: Message) -> int:
     return 0 if kind == TIMESTAMP_NOT_AVAILABLE else int(stamp_ms)
 
 
-def _uuid(topic_id: Any) -> str:
-    """The usual form of an id that the library shows as base64 without its padding."""
-    return str(uuid.UUID(bytes=base64.b64decode(f"{topic_id}==")))
+def stamps_of(messages: Sequence[Message]) -> npt.NDArray[np.int64]:
+    """The same of many."""
+    told = np.array(list(map(Message.timestamp, messages)), np.int64).reshape(-1, 2)
+    stamps: npt.NDArray[np.int64] = np.where(told[:, 0] == TIMESTAMP_NOT_AVAILABLE, 0, told[:, 1])
+    return stamps

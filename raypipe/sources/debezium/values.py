@@ -13,7 +13,31 @@ _WIDTHS = {Form.INT8: "TINYINT", Form.INT16: "SMALLINT", Form.INT32: "INTEGER", 
 _LONGS = (Form.INT64, Form.TIME_US, Form.MOMENT_US, Form.MOMENT_NS)
 _MILLIS = (Form.TIME_MS, Form.MOMENT_MS)
 _DECIMAL_BYTES = 16
+# What Debezium writes for a large value (TOAST) of PostgreSQL that an update left alone and the server did not send, by
+# the type of its column. For numeric, and for arrays of numeric and of boolean, it writes null, which nothing tells
+# from a real one.
+_UNSENT = "__debezium_unavailable_value"
+_UNSENT_TEXTS = pa.array(
+    [
+        _UNSENT,
+        f'["{_UNSENT}"]',
+        f'{{"{_UNSENT}":"{_UNSENT}"}}',
+        f"[{','.join(str(byte) for byte in _UNSENT.encode())}]",
+        '["b68a35a7-17ad-35b3-af2a-ae46edb4545a"]',  # Java's name-based UUID of the same
+    ]
+)
 _DAY_US = 86_400_000_000
+
+
+def unsent(column: pa.Array) -> npt.NDArray[np.bool_] | None:
+    """Which values stand for one that the database did not send; None if none does."""
+    if pa.types.is_string(column.type):
+        found = pc.is_in(column, value_set=_UNSENT_TEXTS)
+    elif pa.types.is_binary(column.type):
+        found = pc.fill_null(pc.equal(column, _UNSENT.encode()), False)
+    else:
+        return None
+    return found.to_numpy(zero_copy_only=False) if pc.any(found).as_py() else None
 
 
 def json_type(form: Form) -> str:

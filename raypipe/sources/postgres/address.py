@@ -19,6 +19,7 @@ _OPTIONS = frozenset(
         "text_columns",
         "streaming",
         "failover",
+        "event_triggers",
         "decoding_memory",
         "sslmode",
         "sslrootcert",
@@ -48,6 +49,7 @@ class Address:
         text_columns: To be carried as text whatever their type, as ``table.column``.
         streaming: Have large transactions sent while they are in progress; they wait on our disk for their commit.
         failover: Ask the server (17 and later) to keep the slot on its standbys too.
+        event_triggers: Put event triggers into the database, where the user may, that tell of altered tables.
         decoding_memory: How much of a transaction the server keeps in memory for us before it writes it to its disk
             (``logical_decoding_work_mem``).
         sslmode: As libpq has it.
@@ -67,6 +69,7 @@ class Address:
     text_columns: tuple[str, ...] = ()
     streaming: bool = False
     failover: bool = False
+    event_triggers: bool = True
     decoding_memory: str = DECODING_MEMORY
     sslmode: str = "prefer"
     sslrootcert: str = ""
@@ -118,6 +121,7 @@ def parse_address(instance: str, url: str, pipeline: str = "") -> Address:
         text_columns=tuple(filter(None, (name.strip() for name in options.get("text_columns", "").split(",")))),
         streaming=_is_on(options.get("streaming")),
         failover=_is_on(options.get("failover")),
+        event_triggers=_is_on(options.get("event_triggers", "on")),
         decoding_memory=memory,
         sslmode=mode,
         sslrootcert=options.get("sslrootcert", ""),

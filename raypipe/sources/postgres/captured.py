@@ -73,13 +73,14 @@ class Captured:
 
     def print_of(self, relation: Relation) -> str:
         """Fingerprint of the shape that a relation has from here on."""
-        return self._print(f"{relation.schema}.{relation.table}", columns_of(relation), self.key_of(relation))
+        return self.print_for(f"{relation.schema}.{relation.table}", columns_of(relation), self.key_of(relation))
 
     def print_now(self, table: Table) -> str:
         """Fingerprint of the shape that the catalog says a table has."""
-        return self._print(table.path, table.columns, table.key)
+        return self.print_for(table.path, table.columns, table.key)
 
-    def _print(self, path: str, columns: Columns, key: Sequence[str]) -> str:
+    def print_for(self, path: str, columns: Columns, key: Sequence[str]) -> str:
+        """Fingerprint of columns and a key."""
         names = [name for name, _, _ in columns]
         return fingerprint(columns, key, self._as_text.get(path, frozenset()).intersection(names))
 

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,11 +24,13 @@ from raypipe.model import IMAGE, Image, TableSchema
 from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Session, literal, quoted
-from raypipe.sources.postgres.copying import Copied, copy_rows
+from raypipe.sources.postgres.copying import copy_rows
 from raypipe.sources.postgres.decode import Decoded, shape_of
-from raypipe.sources.postgres.keys import array_of, as_text
+from raypipe.sources.postgres.keys import array_of
+from raypipe.sources.postgres.misfits import Misfits, merged, of_parts
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.schema import Table, find_tables
+from raypipe.sources.postgres.server_text import as_text
 from raypipe.sources.postgres.view import exact_moment
 
 
@@ -83,10 +84,9 @@ class Round:
         image[partial] = Image.FULL
         rows = rows.set_column(rows.schema.get_field_index(IMAGE), rows.schema.field(IMAGE), pa.array(image, pa.int8()))
         if misfits is not None:
-            all_misfits = np.full(rows.num_rows, -1, np.int32) if decoded.misfits is None else decoded.misfits.copy()
-            fits = all_misfits[partial] < 0
-            all_misfits[partial[fits]] = misfits[fits]
-            decoded = replace(decoded, misfits=all_misfits)
+            numbers = np.full(rows.num_rows, -1)
+            numbers[partial] = np.arange(len(partial))
+            decoded = replace(decoded, misfits=merged(decoded.misfits, misfits.take(numbers)))
         return replace(decoded, rows=rows, absent=None)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Round:
 
     def _read(
         self, schema: TableSchema, rows: pa.RecordBatch, names: list[str], captured: Captured
-    ) -> tuple[dict[str, pa.Array], npt.NDArray[np.int32] | None]:
+    ) -> tuple[dict[str, pa.Array], Misfits | None]:
         """Values of columns for each of the rows, NULL where there is no such row any more; and which do not fit."""
         path = f"{schema.table.schema}.{schema.table.table}"
         if path not in self._tables:
@@ -132,17 +132,8 @@ class Round:
         if any(len(values) != rows.num_rows for values in read.values()):
             raise SchemaMismatch(f"The key of {path} does not tell its rows apart.", table=path)
         whole = {name: read[name] if name in read else pa.nulls(rows.num_rows, types[name]) for name in names}
-        return whole, _misfits(parts, [schema.names.index(name) for name in readable])
-
-
-def _misfits(parts: list[Copied], columns: list[int]) -> npt.NDArray[np.int32] | None:
-    """For each row the place in the schema of its first column that does not fit; None if all do."""
-    if all(part.misfits is None for part in parts):
-        return None
-    found = np.concatenate(
-        [np.full(len(part.columns[0]), -1, np.int32) if part.misfits is None else part.misfits for part in parts]
-    )
-    return np.where(found >= 0, np.array(columns, np.int32)[np.maximum(found, 0)], np.int32(-1))
+        misfits = of_parts([(part.misfits, len(part.columns[0])) for part in parts])
+        return whole, None if misfits is None else misfits.among([schema.names.index(name) for name in readable])
 
 
 def _places(partial: np.ndarray, rows: pa.RecordBatch) -> pa.Array:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from raypipe.errors import Kind, MissingExtra, RaypipeError, SchemaMismatch, Unavailable
 from raypipe.sources.postgres.address import Address
+from raypipe.sources.postgres.tls import TlsSocket
 from raypipe.sources.postgres.types import SETTINGS
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def _socket(address: Address) -> socket.socket:
         sock.sendall(struct.pack("!ii", 8, _SSL_REQUEST))
         answer = sock.recv(1)
         if answer == b"S":
-            return _ssl_context(address).wrap_socket(sock, server_hostname=address.host)
+            return TlsSocket(sock, _ssl_context(address), address.host)
         if not answer:
             raise ConnectionResetError("the server closed the connection")
         if address.sslmode != "prefer":
@@ -257,23 +258,9 @@ def _socket(address: Address) -> socket.socket:
     return sock
 
 
-class _EncryptedSocket(ssl.SSLSocket):
-    """Closes itself where the standard library (3.11) leaves it open: when the peer is gone before the handshake."""
-
-    def getpeername(self) -> Any:
-        try:
-            return super().getpeername()
-        except OSError as error:
-            if self.version() is not None:
-                raise
-            self.close()
-            raise ConnectionResetError("the server closed the connection") from error
-
-
 def _ssl_context(address: Address) -> ssl.SSLContext:
     """How the connection is encrypted, and what of the server's certificate is checked, by libpq's rules."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.sslsocket_class = _EncryptedSocket
     context.check_hostname = address.sslmode == "verify-full"
     checks = address.sslmode.startswith("verify") or bool(address.sslrootcert)
     context.verify_mode = ssl.CERT_REQUIRED if checks else ssl.CERT_NONE

@@ -8,22 +8,27 @@ from dataclasses import dataclass, replace
 from raypipe.model import TableSchema
 from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured, read_batch
-from raypipe.sources.postgres.connect import Session, literal
-from raypipe.sources.postgres.copying import Copied, copy_rows, select_chunk, select_rows
+from raypipe.sources.postgres.connect import Session
+from raypipe.sources.postgres.copying import (
+    GULP_BYTES,
+    TOO_LARGE,
+    Copied,
+    copy_rows,
+    gulp_bytes,
+    select_chunk,
+    select_rows,
+)
 from raypipe.sources.postgres.decode import Shape
 from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gathering import Gathered
-from raypipe.sources.postgres.keys import as_text
 from raypipe.sources.postgres.parking import add_fitting
-from raypipe.sources.postgres.position import Chunk, Load, Moment, Position, lsn_of
+from raypipe.sources.postgres.position import Chunk, Load, Moment, Position
 from raypipe.sources.postgres.schema import Table
-from raypipe.sources.postgres.snapshot import await_moment
+from raypipe.sources.postgres.server_text import as_text
+from raypipe.sources.postgres.snapshot import await_moment, watermark
 
 # A guess at a row's size until the statistics tell or some were measured. A chunk that turns out too large is cut off.
 ROW_BYTES = 128
-# How much larger than asked for a chunk may become before that.
-TOO_LARGE = 2
-GULP_BYTES = 4 << 20
 # Rows of one chunk at most: what may have to be copied again after a crash.
 CHUNK_ROWS = 1 << 20
 
@@ -36,11 +41,6 @@ class _Whole:
     schema: TableSchema
     parts: Iterator[Copied]
     seen: Moment
-
-
-def gulp_bytes(room: int) -> int:
-    """How much of a copy is taken at once, so that one that turns out too large is noticed soon."""
-    return max(64 << 10, min(GULP_BYTES, room))
 
 
 class Copier:
@@ -98,8 +98,7 @@ class Copier:
         copied: dict[str, Load] = {}
         tables = dict(position.tables)
         try:
-            before = self._captured.look_with(session)
-            evolution.note(before)
+            self._captured.look_with(session)
             for path in sorted(waiting, key=self._keyless_last):
                 load, table = waiting[path], self._captured.tables.get(path)
                 if (
@@ -109,7 +108,11 @@ class Copier:
                     or (copied and gathered.bytes >= max_bytes)
                 ):
                     continue
-                tables[path] = evolution.known_as(path, self._captured.print_now(table), tables.get(path))
+                if load.rows and evolution.outdated(table, tables.get(path)):
+                    # What was copied before is not what it would be now: the load begins again.
+                    position = replace(position, due={**position.due, path: seen.xmax})
+                    continue
+                tables[path] = evolution.known_as(path, table, tables.get(path))
                 shape = self._captured.shape(table, tables[path].version)
                 if table.key:
                     room = max(max_bytes - gathered.bytes, 1)
@@ -124,7 +127,7 @@ class Copier:
         if self._session is not None:
             session.run("COMMIT")
         if copied:
-            until = self._watermark()
+            until = watermark(self._watermarks)
             copied = {
                 path: replace(load, chunk=replace(load.chunk, until=until))
                 for path, load in copied.items()
@@ -194,12 +197,5 @@ class Copier:
             self.close()
             raise
         self._whole = None
-        chunk = Chunk(low=(), seen=whole.seen, until=self._watermark(), last=True)
+        chunk = Chunk(low=(), seen=whole.seen, until=watermark(self._watermarks), last=True)
         return replace(position, loading={**position.loading, whole.path: replace(load, chunk=chunk)})
-
-    def _watermark(self) -> int:
-        """A place in the stream behind every transaction that any earlier look saw."""
-        text = self._watermarks.one(
-            f"SELECT pg_logical_emit_message(true, 'raypipe', {literal(self._address.slot)})::text"
-        )[0]
-        return lsn_of(text)

@@ -12,7 +12,7 @@ An UPDATE without an old tuple kept its key, so its before image is the key in i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,9 @@ from raypipe.model import ChangeBatch, Image, Op, TableSchema
 from raypipe.sources.postgres.columns import UNCHANGED, Cells, Mask, check_ends, walk, walk_copied
 from raypipe.sources.postgres.events import DELETE, INSERT, UPDATE, Rows
 from raypipe.sources.postgres.frames import Bytes, Places
+from raypipe.sources.postgres.misfits import Misfits
 from raypipe.sources.postgres.types import Catalog, PgKind
+from raypipe.sources.postgres.values import Values
 from raypipe.sources.postgres.wire import Gulp
 
 _OLD_KEY, _OLD_ROW, _NEW = b"KON"
@@ -105,15 +107,14 @@ class Decoded:
         row: For each image the number of its row in the run.
         absent: For each image and column of the schema, whether the value was not sent (Image.PARTIAL, and NULL
             here); None if none is absent.
-        misfits: For each image the place of its first column whose value does not fit its type (and is NULL here), -1
-            if all do; None if all do everywhere.
+        misfits: Values that do not fit their column's type (and are NULL here); None if all do.
     """
 
     schema: TableSchema
     rows: pa.RecordBatch
     row: Places
     absent: Mask | None
-    misfits: npt.NDArray[np.int32] | None
+    misfits: Misfits | None
 
 
 def decode(rows: Rows, shapes: Mapping[int, Shape]) -> list[Decoded]:
@@ -145,8 +146,8 @@ def copied_rows(gulp: Gulp, *, first: bool) -> Places:
     return rows
 
 
-def decode_copied(buffer: Bytes, at: Places, shape: Shape) -> tuple[list[pa.Array], npt.NDArray[np.int32] | None]:
-    """The columns of copied rows, and which rows have a value that does not fit (as ``Decoded.misfits``).
+def decode_copied(buffer: Bytes, at: Places, shape: Shape) -> tuple[list[pa.Array], Misfits | None]:
+    """The columns of copied rows, and the values that do not fit (as ``Decoded.misfits``).
 
     Args:
         buffer: That holds them.
@@ -156,9 +157,10 @@ def decode_copied(buffer: Bytes, at: Places, shape: Shape) -> tuple[list[pa.Arra
     Raises:
         Corrupt: rows that cannot be read.
     """
-    cells, _ = walk_copied(buffer, at, shape.sent)
-    values = [kind.convert_copied(cells[place]) for kind, place in zip(shape.kinds, shape.places, strict=True)]
-    return [value.array for value in values], _misfits([value.fits for value in values], len(at))
+    walked, _ = walk_copied(buffer, at, shape.sent)
+    cells = [walked[place] for place in shape.places]
+    values = [kind.convert_copied(column) for kind, column in zip(shape.kinds, cells, strict=True)]
+    return [value.array for value in values], _misfits(shape, cells, values, PgKind.copied_text)
 
 
 def _by_relation(oids: npt.NDArray[np.generic]) -> Iterator[tuple[int, Places]]:
@@ -179,11 +181,8 @@ def _decode(rows: Rows, numbers: Places, shape: Shape) -> Decoded:
     whole = len(numbers) == len(rows)
     op, at, end = (rows.op, rows.at, rows.end) if whole else (rows.op[numbers], rows.at[numbers], rows.end[numbers])
     images = _images(rows.buffer, op, at, end, shape)
-    columns, fits = [], []
-    for place, kind in zip(shape.places, shape.kinds, strict=True):
-        values = kind.convert(images.cells[place])
-        columns.append(values.array)
-        fits.append(values.fits)
+    cells = [images.cells[place] for place in shape.places]
+    values = [kind.convert(column) for kind, column in zip(shape.kinds, cells, strict=True)]
     row = numbers[images.row]
     transaction = rows.transaction[row]
     system = [
@@ -195,10 +194,12 @@ def _decode(rows: Rows, numbers: Places, shape: Shape) -> Decoded:
     ]
     return Decoded(
         schema=shape.schema,
-        rows=pa.RecordBatch.from_arrays([*system, *columns], schema=ChangeBatch.arrow_schema(shape.schema)),
+        rows=pa.RecordBatch.from_arrays(
+            [*system, *(value.array for value in values)], schema=ChangeBatch.arrow_schema(shape.schema)
+        ),
         row=row,
         absent=images.absent,
-        misfits=_misfits(fits, len(row)),
+        misfits=_misfits(shape, cells, values, PgKind.sent_text),
     )
 
 
@@ -327,14 +328,22 @@ def _no_gaps(cells: Sequence[Cells]) -> None:
             raise _broken("leaves out a value where there is no other row to have it from")
 
 
-def _misfits(fits: Sequence[Mask | None], count: int) -> npt.NDArray[np.int32] | None:
-    if all(mask is None for mask in fits):
+def _misfits(
+    shape: Shape, cells: Sequence[Cells], values: Sequence[Values], text: Callable[[PgKind, Cells], pa.Array]
+) -> Misfits | None:
+    if all(value.fits is None for value in values):
         return None
-    misfits = np.full(count, -1, np.int32)
-    for place, mask in enumerate(fits):
-        if mask is not None:
-            misfits[~mask & (misfits < 0)] = place
-    return misfits
+    count = len(values[0].array)
+    places, texts = np.full(count, -1, np.int32), {}
+    for place, (name, kind, value) in enumerate(zip(shape.schema.names, shape.kinds, values, strict=True)):
+        if value.fits is None:
+            continue
+        places[~value.fits & (places < 0)] = place
+        rows = np.flatnonzero(~value.fits)
+        numbers = np.full(count, -1)
+        numbers[rows] = np.arange(len(rows))
+        texts[name] = text(kind, cells[place].at(rows)).take(pa.array(numbers, mask=numbers < 0))
+    return Misfits(places=places, texts=texts)
 
 
 def _broken(how: str) -> Corrupt:

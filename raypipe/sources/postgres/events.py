@@ -55,7 +55,8 @@ class Rows:
         op: ``I``, ``U`` or ``D``, as bytes.
         oid: The relation of each.
         transaction: Number of its transaction in ``transactions``, from 0.
-        ordinal: Number of the row in its transaction, from 0, counted over gulps; a truncated table counts as a row.
+        ordinal: Number of the row in its transaction, from 0, counted over gulps; a truncated table counts as a row,
+            and so does a transactional message.
         transactions: All that began, went on or ended in this run.
         streamed_xid: Of the transaction, when it is sent in progress: nothing of it may be seen before its commit.
         subxid: Then, the subtransaction of each row.
@@ -149,13 +150,16 @@ class Truncate:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """A logical message (``pg_logical_emit_message``)."""
+    """A logical message (``pg_logical_emit_message``). A transactional one has a place in its transaction, as a row."""
 
     transactional: bool
     lsn: int
     prefix: str
     content: bytes
     xid: int | None = None
+    ordinal: int = 0
+    final_lsn: int = 0
+    time_us: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from raypipe.sources.postgres.connect import Session, literal
 from raypipe.sources.postgres.position import Position, lsn_of, lsn_text
 
 _NEW_LOG = "run the pipeline with a new log, which loads all tables again."
+_REPAIR = "'raypipe repair --new-slot' compares the tables and reads again only what was missed."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,11 @@ def gap(instance: str, why: str, remedy: str = "") -> SourceGap:
     )
 
 
+def repairable_gap(instance: str, why: str, advice: str = "") -> SourceGap:
+    """The error for a source that could go on if what was missed was found."""
+    return gap(instance, why, f"{advice} {_REPAIR}".strip())
+
+
 def require_same(instance: str, position: Position, server: Server, address: Address) -> None:
     """Checks that a connection leads to the history that a position belongs to.
 
@@ -141,13 +147,13 @@ def require_same(instance: str, position: Position, server: Server, address: Add
     if server.timeline > position.timeline:
         left_at = server.branches.get(position.timeline)
         if left_at is None or left_at < reached:
-            raise gap(
+            raise repairable_gap(
                 instance,
                 "the server was promoted or restored to a state before changes that were already read"
                 f" ({lsn_text(left_at) if left_at is not None else 'unknown'} against {lsn_text(reached)})",
             )
     if server.lsn < position.lsn:
-        raise gap(
+        raise repairable_gap(
             instance,
             f"the server is an older copy: its log ends at {lsn_text(server.lsn)}, before {lsn_text(position.lsn)}",
         )
@@ -160,12 +166,12 @@ def require_slot(instance: str, position: Position, slot: Slot | None, server: S
         SourceGap: dropped, invalidated, made again, or acknowledged by somebody else.
     """
     if slot is None:
-        raise gap(
+        raise repairable_gap(
             instance,
             f"replication slot {position.slot} is gone: it was dropped, or a failover did not bring it along",
         )
     if slot.lost:
-        raise gap(
+        raise repairable_gap(
             instance,
             f"the server gave up replication slot {position.slot} ({slot.lost})",
             "To avoid it raise max_slot_wal_keep_size, and watch the slot's lag.",
@@ -173,7 +179,7 @@ def require_slot(instance: str, position: Position, slot: Slot | None, server: S
     if slot.database != server.database:
         raise gap(instance, f"replication slot {position.slot} was made again, in another database")
     if slot.confirmed > position.lsn:
-        raise gap(
+        raise repairable_gap(
             instance,
             f"replication slot {position.slot} stands at {lsn_text(slot.confirmed)}, beyond {lsn_text(position.lsn)}:"
             " it was dropped and made again, or somebody else reads or advances it",

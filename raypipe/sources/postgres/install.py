@@ -1,11 +1,17 @@
-"""Puts the capture into a server and takes it out: a publication that names the tables, a slot that keeps our place."""
+"""Puts the capture into a server and takes it out.
+
+That is a publication that names the tables, a slot that keeps our place, and event triggers that tell where tables are
+altered.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from raypipe.errors import Kind, RaypipeError, SourceGap, Unavailable
+from raypipe.sources.postgres import telling
 from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.connect import Session, literal, quoted
 from raypipe.sources.postgres.gaps import read_slot
@@ -36,7 +42,7 @@ class Published:
 
 
 def install(instance: str, address: Address, tables: Sequence[str]) -> None:
-    """Makes publication and slot, so that changes are kept for us from now on; what is there already stays.
+    """Makes publication, event triggers and slot, so that changes are kept for us from now on; what is there stays.
 
     Raises:
         RaypipeError: the server does not decode logically, or the user may not do this.
@@ -46,13 +52,14 @@ def install(instance: str, address: Address, tables: Sequence[str]) -> None:
         require_logical(session)
         chosen = require_tables(session, instance, [path_of(name) for name in tables])
         publish(session, instance, chosen)
+        telling.install(session, logging.WARNING)
         make_slot(session)
     finally:
         session.close()
 
 
 def remove(address: Address) -> None:
-    """Drops slot and publication. The pipeline then has to load its tables again.
+    """Drops slot, publication and event triggers. The pipeline then has to load its tables again.
 
     Raises:
         Unavailable: the slot is in use.
@@ -60,12 +67,13 @@ def remove(address: Address) -> None:
     session = Session(address, "remove")
     try:
         slot = read_slot(session, address)
+        if slot is not None and slot.active_pid is not None:
+            raise Unavailable(
+                f"Replication slot {address.slot} is being read by process {slot.active_pid} of the server.",
+                remedy="Stop the pipeline first.",
+            )
+        telling.remove(session)
         if slot is not None:
-            if slot.active_pid is not None:
-                raise Unavailable(
-                    f"Replication slot {address.slot} is being read by process {slot.active_pid} of the server.",
-                    remedy="Stop the pipeline first.",
-                )
             session.run(f"SELECT pg_drop_replication_slot({literal(address.slot)})")
         session.run(f"DROP PUBLICATION IF EXISTS {quoted(address.publication)}")
     finally:

@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
 from raypipe.model import ChangeBatch, TableSchema
 from raypipe.sources.postgres.gathering import Gathered
-from raypipe.sources.postgres.misfits import require_whole_keys
+from raypipe.sources.postgres.misfits import Misfits, require_whole_keys
 from raypipe.sources.postgres.position import Position
 from raypipe.sources.postgres.quarantine import emptied, park
 
 
-def add_fitting(
-    gathered: Gathered, position: Position, batch: ChangeBatch, misfits: npt.NDArray[np.int32] | None
-) -> Position:
+def add_fitting(gathered: Gathered, position: Position, batch: ChangeBatch, misfits: Misfits | None) -> Position:
     """Adds what fits of a batch to the piece, and the rest as changes of the quarantine.
 
     Returns:

@@ -7,7 +7,7 @@ goes through.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from raypipe.sources.postgres.events import (
     BeginPrepare,
     Event,
     Keepalive,
+    Message,
     Numbers,
     Prepare,
     Rows,
@@ -260,22 +261,29 @@ class Scanner:
             case Prepare():
                 self._open = None
             case Truncate():
-                return self._placed(event)
+                return self._placed(event, len(event.oids))
+            case Message(transactional=True):
+                return self._placed(event, 1)
             case _:
                 pass
         return event
 
-    def _placed(self, event: Truncate) -> Truncate:
-        count = len(event.oids)
+    def _placed(self, event: Truncate | Message, count: int) -> Truncate | Message:
+        """The event with its place among the rows of its transaction, of which it takes ``count``."""
         if self._stream_xid is not None:
             ordinal = self._streamed[self._stream_xid]
             self._streamed[self._stream_xid] = ordinal + count
-            return Truncate(**{**event.__dict__, "ordinal": ordinal})
+            return replace(event, ordinal=ordinal)
         if self._open is None:
-            raise _corrupt("a TRUNCATE stands outside a transaction")
+            raise _corrupt("a TRUNCATE or a message stands outside a transaction")
         ordinal, self._open.ordinal = self._open.ordinal, self._open.ordinal + count
-        placed = {"ordinal": ordinal, "final_lsn": self._open.final_lsn, "time_us": self._open.time_us}
-        return Truncate(**{**event.__dict__, **placed, "xid": self._open.xid})
+        return replace(
+            event,
+            ordinal=ordinal,
+            final_lsn=self._open.final_lsn,
+            time_us=self._open.time_us,
+            xid=self._open.xid,
+        )
 
 
 def _check_order(messages: int, begins: Places, commits: Places, number: Places) -> None:

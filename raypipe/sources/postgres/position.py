@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raypipe.errors import InvariantBroken
@@ -82,16 +82,83 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Backfill:
+    """A table, or a part of one, whose rows are read again where they stand: nothing is emptied before.
+
+    Attributes:
+        cursor: Identity of the last row that was read again, as text that the server reads back; empty at the start.
+        rows: Read again so far.
+        since: Chunks may be read only when every transaction below this number has ended: what was read from the
+            stream before must be visible to them.
+        part: OID of the partition that alone is read; 0 for all rows.
+    """
+
+    cursor: tuple[str, ...] = ()
+    rows: int = 0
+    since: int = 0
+    part: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What tells a table and its columns from what they were; see ``forms``.
+
+    Attributes:
+        oid: Of the table: one that was made anew has another.
+        columns: Ten digits for each attribute number from 1 on: of name and type six, of the modifier four; zeros for
+            one that was dropped.
+        key: Digits of the key's columns.
+        file: Number of the file with the rows, of all files for a partitioned table; 0 if the next look may find any.
+        partitions: OIDs of the partitions that hold rows.
+        missing: Numbers of columns whose default is not in the rows that were there before; not kept in a position.
+    """
+
+    oid: int
+    columns: str
+    key: str
+    file: int
+    partitions: tuple[int, ...] = ()
+    missing: frozenset[int] = field(default=frozenset(), compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reread:
+    """How far a part of a whole table is read again.
+
+    Attributes:
+        id: Of the wish.
+        where: Condition that chooses the rows; empty if they were named by key, and then all were read at once.
+        cursor: Identity of the last row that was looked at, as text that the server reads back; empty at the start.
+        rows: Looked at so far, whether they were chosen or not.
+        since: As in ``Load``.
+        until: LSN that lies behind what the last look saw; 0 before the first.
+        last: It was read to its end, and is over where the stream passes ``until``.
+        sure: With its end the table is sure again.
+    """
+
+    id: str
+    where: str = ""
+    cursor: tuple[str, ...] = ()
+    rows: int = 0
+    since: int = 0
+    until: int = 0
+    last: bool = False
+    sure: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Known:
-    """What a reader knows of a captured table.
+    """What a reader knows of a captured table, where it stands in the stream.
 
     Attributes:
         version: Of its schema.
         print: Fingerprint of its columns and key under that version.
+        form: To compare the next one with; None in a position of an earlier release.
     """
 
     version: int
     print: str
+    form: Form | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +190,12 @@ class Position:
         loads: How many times at this LSN tables were emptied for a load: each stands behind the one before.
         tables: Captured by this reader, by ``schema.table``; one that is not among them has yet to be loaded.
         loading: Tables whose snapshot is unfinished.
+        due: Tables to be emptied, and loaded if they exist, at the next boundary; each with the number of a
+            transaction: copies may be made only when every one below it has ended.
+        backfills: Tables whose rows are read again where they stand, and are not all read yet.
         parked: Tables that have had rows in quarantine since they were last loaded, and how many are known to be there.
+        rereads: Whole tables of which some rows are being read again.
+        unsure: Tables of which changes were missed, until their repair is complete.
     """
 
     system: str
@@ -137,13 +209,23 @@ class Position:
     loads: int = 0
     tables: Mapping[str, Known] = field(default_factory=dict)
     loading: Mapping[str, Load] = field(default_factory=dict)
+    due: Mapping[str, int] = field(default_factory=dict)
+    backfills: Mapping[str, Backfill] = field(default_factory=dict)
     parked: Mapping[str, int] = field(default_factory=dict)
+    rereads: Mapping[str, Reread] = field(default_factory=dict)
+    unsure: tuple[str, ...] = ()
 
     @property
     def boundary(self) -> bool:
         """Whether the tables stand as one moment of the source's history has them."""
         settled = self.partial is None and self.lsn >= self.until
+        settled &= all(reread.until <= self.lsn for reread in self.rereads.values())
         return settled and all(load.chunk is None for load in self.loading.values())
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Tables that do not stand for what the source has: loading, read again, about to be, or unsure."""
+        return tuple(sorted({*self.loading, *self.backfills, *self.due, *self.rereads, *self.unsure}))
 
     @property
     def load_commit(self) -> int:
@@ -163,7 +245,7 @@ class Position:
             "slot": self.slot,
             "timeline": self.timeline,
             "lsn": lsn_text(self.lsn),
-            "tables": {name: [known.version, known.print] for name, known in self.tables.items()},
+            "tables": {name: _known_parts(known) for name, known in self.tables.items()},
         }
         if self.partial is not None:
             parts["partial"] = [lsn_text(self.partial.commit), self.partial.ordinal]
@@ -177,6 +259,14 @@ class Position:
             parts["parked"] = dict(self.parked)
         if self.loading:
             parts["loading"] = {name: _load_parts(load) for name, load in self.loading.items()}
+        if self.due:
+            parts["due"] = dict(self.due)
+        if self.backfills:
+            parts["backfills"] = {name: _backfill_parts(backfill) for name, backfill in self.backfills.items()}
+        if self.rereads:
+            parts["rereads"] = {name: _reread_parts(reread) for name, reread in self.rereads.items()}
+        if self.unsure:
+            parts["unsure"] = list(self.unsure)
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -190,17 +280,33 @@ class Position:
             parts = json.loads(text)
             parts["lsn"] = lsn_of(parts["lsn"])
             parts["until"] = lsn_of(parts.get("until", "0/0"))
-            parts["tables"] = {
-                name: Known(version=version, print=fingerprint)
-                for name, (version, fingerprint) in parts["tables"].items()
-            }
+            parts["tables"] = {name: _known_of(*known) for name, known in parts["tables"].items()}
             if "partial" in parts:
                 commit, ordinal = parts["partial"]
                 parts["partial"] = Partial(commit=lsn_of(commit), ordinal=ordinal)
             parts["loading"] = {name: _load_of(load) for name, load in parts.get("loading", {}).items()}
+            parts["backfills"] = {name: _backfill_of(backfill) for name, backfill in parts.get("backfills", {}).items()}
+            parts["rereads"] = {name: _reread_of(reread) for name, reread in parts.get("rereads", {}).items()}
+            parts["unsure"] = tuple(parts.get("unsure", ()))
             return cls(**parts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvariantBroken("The log's position is not one of a PostgreSQL source.", cause=error) from error
+
+
+def _known_parts(known: Known) -> list[Any]:
+    form = known.form
+    if form is None:
+        return [known.version, known.print]
+    parts = [known.version, known.print, form.oid, form.columns, form.key, form.file]
+    return [*parts, list(form.partitions)] if form.partitions else parts
+
+
+def _known_of(version: int, fingerprint: str, *form: Any) -> Known:
+    if not form:
+        return Known(version=version, print=fingerprint)
+    oid, columns, key, file, *partitions = form
+    stood = Form(oid=oid, columns=columns, key=key, file=file, partitions=tuple(*partitions))
+    return Known(version=version, print=fingerprint, form=stood)
 
 
 def _load_parts(load: Load) -> dict[str, Any]:
@@ -213,9 +319,29 @@ def _load_parts(load: Load) -> dict[str, Any]:
     return parts
 
 
+def _reread_parts(reread: Reread) -> dict[str, Any]:
+    parts = {name: value for name, value in asdict(reread).items() if value}
+    return parts | {"until": lsn_text(reread.until)}
+
+
+def _reread_of(parts: dict[str, Any]) -> Reread:
+    return Reread(**(parts | {"cursor": tuple(parts.get("cursor", ())), "until": lsn_of(parts["until"])}))
+
+
 def _load_of(parts: dict[str, Any]) -> Load:
     chunk = None
     if "chunk" in parts:
         low, seen, until, last = parts["chunk"]
         chunk = Chunk(low=tuple(low), seen=Moment.parse(seen), until=lsn_of(until), last=last)
     return Load(cursor=tuple(parts["cursor"]), rows=parts["rows"], since=parts.get("since", 0), chunk=chunk)
+
+
+def _backfill_parts(backfill: Backfill) -> dict[str, Any]:
+    parts: dict[str, Any] = {"cursor": list(backfill.cursor), "rows": backfill.rows, "since": backfill.since}
+    if backfill.part:
+        parts["part"] = backfill.part
+    return parts
+
+
+def _backfill_of(parts: dict[str, Any]) -> Backfill:
+    return Backfill(**{**parts, "cursor": tuple(parts["cursor"])})

@@ -6,28 +6,31 @@ those that are loading; then it follows the stream up to what was on the server'
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from raypipe.contracts import Piece
-from raypipe.errors import SchemaMismatch, Unavailable
+from raypipe.contracts import Piece, ReadAgain
+from raypipe.errors import InvariantBroken, SchemaMismatch, Unavailable
 from raypipe.model import ChangeBatch
+from raypipe.sources.postgres import telling
 from raypipe.sources.postgres.address import Address
+from raypipe.sources.postgres.backfilling import Backfiller, can_backfill, merged
 from raypipe.sources.postgres.captured import Captured, truncate_batch
 from raypipe.sources.postgres.completing import Round
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.copier import Copier
 from raypipe.sources.postgres.decode import Decoded, decode
-from raypipe.sources.postgres.events import Keepalive, Relation, Rows, Truncate
+from raypipe.sources.postgres.events import Keepalive, Message, Relation, Rows, Truncate
 from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gaps import gap
 from raypipe.sources.postgres.gathering import Gathered
 from raypipe.sources.postgres.parking import add_fitting, empty
-from raypipe.sources.postgres.position import Load, Partial, Position, lsn_of
+from raypipe.sources.postgres.position import Backfill, Known, Load, Partial, Position, lsn_of
+from raypipe.sources.postgres.reread import Rereader, over
 from raypipe.sources.postgres.snapshot import Passing, Visible, current_moment, passed
 from raypipe.sources.postgres.stream import Stream
 
@@ -40,8 +43,8 @@ ASK_EVERY_S = 0.02
 # An idle slot holds back at most so much of the server's log, for at most so long.
 HEARTBEAT_BYTES = 16 << 20
 HEARTBEAT_S = 30.0
-# The catalog is compared with what is known of the tables this often; Relation messages tell the rest at once.
-LOOK_EVERY_S = 1.0
+# Less than this has come at once: there is no backlog, and nobody need ask how far the server is.
+BACKLOG_BYTES = 64 << 10
 
 
 class Reader:
@@ -54,8 +57,7 @@ class Reader:
         stream: Behind the position.
         captured: The chosen tables.
         position: To begin at.
-        restart: Tables to empty, and to load from the start.
-        since: Copies of these may be made only when every transaction below this number has ended.
+        told: Event triggers have told of every altered table since the position.
     """
 
     def __init__(
@@ -67,21 +69,20 @@ class Reader:
         stream: Stream,
         captured: Captured,
         position: Position,
-        restart: Collection[str],
-        since: int,
+        told: bool,
     ) -> None:
         self._instance = instance
         self._session = session
         self._stream = stream
         self._captured = captured
-        self._evolution = Evolution(instance, session, captured)
+        self._evolution = Evolution(instance, session, captured, told=told)
         self._copier = Copier(address, session, captured)
+        self._backfiller = Backfiller(instance, address, session, captured)
+        self._rereader = Rereader(address, session, captured, self._evolution)
         self._address = address
         self._round: Round | None = None
         self._visible = Visible()
-        self._restart: dict[str, int] = dict.fromkeys(restart, since)
         self._told_at = time.monotonic()
-        self._looked_at = time.monotonic()
         self._told = position
         self.position = position
         self.paused = False
@@ -103,18 +104,43 @@ class Reader:
             self._begin_loads(gathered)
             if limit is None and self.position.loading and (not self.paused or self._copier.busy):
                 self._copy(gathered, max_bytes)
+            elif limit is None and self.position.backfills and not self.paused:
+                self._fill_back(max_bytes)
+            if limit is None and not self.paused and self._rereader.busy(self.position) and not self._copier.busy:
+                self._read_again(gathered, max_bytes)
         if not self._copier.busy:
             self._follow(gathered, max_bytes, limit)
+        if self.position.boundary:
+            self.position = self._backfiller.give(self.position, gathered)
+            self.position = self._evolution.judge(self.position)
         return self._finish(gathered)
+
+    def backfill(self, path: str, backfill: Backfill) -> None:
+        """Has rows of a table read again where they stand, from the next piece on.
+
+        Raises:
+            InvariantBroken: its rows cannot be replaced by key (``can_backfill``).
+        """
+        if not can_backfill(self._captured.tables[path]):
+            raise InvariantBroken(f"The rows of {path} cannot be replaced by key.")
+        self._backfiller.drop(path)
+        again = merged(self.position.backfills.get(path), backfill)
+        self.position = replace(self.position, backfills={**self.position.backfills, path: again})
 
     @property
     def estimates(self) -> dict[str, float]:
         """Rows of each captured table by the server's statistics."""
         return {path: table.estimated_rows for path, table in self._captured.tables.items()}
 
+    def read_again(self, wish: ReadAgain) -> None:
+        """Takes up a wish at the next boundary."""
+        self._rereader.ask(wish)
+
     def close(self) -> None:
         """Releases what the reader opened itself; idempotent."""
         self._copier.close()
+        self._backfiller.close()
+        self._rereader.close()
         self._end_round()
 
     def _end_round(self) -> None:
@@ -126,34 +152,41 @@ class Reader:
 
     def _begin_loads(self, gathered: Gathered) -> None:
         """Empties every table whose load begins."""
-        if time.monotonic() - self._looked_at > LOOK_EVERY_S or self._evolution.wants_look:
-            self._looked_at = time.monotonic()
-            position, restart = self._evolution.look(self.position)
-            self.position = position
-            self._restart.update(restart)
-        if not self._restart:
+        if self._copier.busy:
+            return  # the stream stands still
+        self.position = self._evolution.look(self.position)
+        if not self.position.due:
             return
         self.position = replace(self.position, loads=self.position.loads + 1)
-        if self._restart.keys() & self.position.parked.keys():
-            since = max(self._restart.values())
-            self._restart = {**dict.fromkeys(self.position.parked, since), **self._restart}
+        due = dict(self.position.due)
+        if due.keys() & self.position.parked.keys():
+            due = {**dict.fromkeys(self.position.parked, max(due.values())), **due}
             self.position = empty(gathered, self.position, self._instance, None)
         loading = dict(self.position.loading)
         known = dict(self.position.tables)
-        for path, since in sorted(self._restart.items()):
+        for path, since in sorted(due.items()):
             table = self._captured.tables.get(path)
             if table is None:
                 schema = self._evolution.last_schema(path, known.get(path))
                 loading.pop(path, None)
                 known.pop(path, None)
             else:
-                known[path] = self._evolution.known_as(path, self._captured.print_now(table), known.get(path))
+                known[path] = self._evolution.known_as(path, table, known.get(path))
+                self._evolution.begins(table, known[path])
                 schema = self._captured.schema(table, known[path].version)
                 loading[path] = Load(since=since)
             if schema is not None:
                 gathered.add(truncate_batch(schema, self.position.load_commit, self.position.load_ordinal, None))
-        self._restart.clear()
-        self.position = replace(self.position, loading=loading, tables=known)
+        # A load brings every row, whatever was wanted of them.
+        self.position = replace(
+            self.position,
+            loading=loading,
+            tables=known,
+            due={},
+            backfills={path: each for path, each in self.position.backfills.items() if path not in due},
+            rereads={path: each for path, each in self.position.rereads.items() if path not in due},
+            unsure=tuple(path for path in self.position.unsure if path not in due),
+        )
 
     def _copy(self, gathered: Gathered, max_bytes: int) -> None:
         """Copies the next rows of loading tables, as many as fit."""
@@ -164,20 +197,45 @@ class Reader:
             # A table was altered or dropped since the catalog was read: it is read again at the next boundary.
             if error.fields.get("sqlstate") not in ("42P01", "42703"):
                 raise
-            self._looked_at = 0.0
+            self._evolution.wants_look = True
+
+    def _fill_back(self, max_bytes: int) -> None:
+        """Holds the next rows of a table that is read again where it stands."""
+        self._visible.settle(self._session)
+        try:
+            self.position = self._backfiller.read(self.position, max_bytes)
+        except SchemaMismatch as error:
+            if error.fields.get("sqlstate") not in ("42P01", "42703"):
+                raise
+            self._evolution.wants_look = True
+
+    def _read_again(self, gathered: Gathered, max_bytes: int) -> None:
+        """Reads the next rows of tables of which a part is wanted."""
+        self._visible.settle(self._session)
+        try:
+            self.position = self._rereader.read(self.position, gathered, max_bytes)
+        except SchemaMismatch as error:
+            if error.fields.get("sqlstate") not in ("42P01", "42703"):
+                raise
+            self._evolution.wants_look = True  # as for a copy
 
     # The stream
 
     def _follow(self, gathered: Gathered, max_bytes: int, limit: Position | None) -> None:
-        """Takes what the stream has, up to what is on the server's disk now, or to the limit."""
-        goal = limit.lsn if limit is not None else self._flushed()
+        """Takes what the stream has: a little, or all up to what is on the server's disk now; or up to the limit."""
+        goal = None if limit is None else limit.lsn
         copied = gathered.bytes
         patience = PATIENCE_UPTO_S if limit is not None else PATIENCE_S
         deadline = time.monotonic() + patience
         asked_at = time.monotonic()
-        while self.position.lsn < self._end(goal) and gathered.bytes - copied < max_bytes:
-            event = self._stream.next(ASK_EVERY_S)
+        while gathered.bytes - copied < max_bytes and not self._reached(goal):
+            event = self._stream.next(ASK_EVERY_S if goal is not None else 0.0)
             now = time.monotonic()
+            if event is None and goal is None:
+                if self.position.boundary and 0 < gathered.bytes - copied < BACKLOG_BYTES:
+                    break  # what was written meanwhile comes with the next piece
+                goal = self._flushed()
+                continue
             if event is None:
                 if now > deadline:
                     if limit is not None:
@@ -193,16 +251,24 @@ class Reader:
             elif isinstance(event, Keepalive):
                 self._advance(min(event.end_lsn, self._end(limit.lsn if limit is not None else event.end_lsn)))
             elif isinstance(event, Relation):
-                self.position, restart = self._evolution.follow(event, self.position)
-                self._restart.update(restart)
+                self.position = self._evolution.follow(event, self.position)
             elif isinstance(event, Truncate):
                 self._truncate(event, gathered)
+            elif isinstance(event, Message):
+                self._hear(event, gathered)
         if self._round is not None and self.position.lsn >= self._round.lsn:
             self._end_round()
 
     def _end(self, goal: int) -> int:
         """Where a piece ends: rows that were completed are right where their round ends, so a boundary lies there."""
+        if self.position.due and self.position.boundary:
+            return self.position.lsn  # a load that is due begins before anything else of its table comes by
         return goal if self._round is None else self._round.lsn
+
+    def _reached(self, goal: int | None) -> bool:
+        if goal is None and self._round is None and not self.position.due:
+            return False
+        return self.position.lsn >= self._end(sys.maxsize if goal is None else goal)
 
     def _flushed(self) -> int:
         return lsn_of(self._session.one("SELECT pg_current_wal_flush_lsn()::text")[0])
@@ -244,17 +310,22 @@ class Reader:
     def _bound(self, limit: Position | None) -> int | None:
         """Transactions that commit from here on are left for the next piece."""
         bounds = [each.lsn for each in (limit, self._round) if each is not None]
+        if self.position.due and self.position.partial is not None:
+            bounds.append(self.position.partial.commit + 1)
         return min(bounds, default=None)
 
     def _visible_later(self, xids: np.ndarray) -> None:
-        if self.position.loading or self._restart:
+        position = self.position
+        if position.loading or position.backfills or position.due or self._rereader.busy(position):
             self._visible.add(xids)
 
     def _advance(self, lsn: int) -> None:
         """Every transaction that commits before this LSN was read."""
         if lsn > self.position.lsn:
             loading = passed(self.position.loading, lsn) if self.position.loading else self.position.loading
-            self.position = replace(self.position, lsn=lsn, loads=0, loading=loading)
+            rereads, sure = over(self.position.rereads, lsn)
+            unsure = tuple(path for path in self.position.unsure if path not in sure)
+            self.position = replace(self.position, lsn=lsn, loads=0, loading=loading, rereads=rereads, unsure=unsure)
 
     def _add_rows(self, rows: Rows, gathered: Gathered, limit: Position | None) -> None:
         for changes in decode(rows, self._captured.shapes):
@@ -270,6 +341,8 @@ class Reader:
                 if not keep.all():
                     decoded = _chosen(decoded, keep)
                     images = decoded.rows
+            if self._backfiller.held is not None:
+                self._backfiller.touch(path, images)
             if decoded.absent is not None and decoded.absent.any():
                 decoded = self._completed(decoded, limit)
                 images = decoded.rows
@@ -283,9 +356,8 @@ class Reader:
         return self._round.complete(decoded, self._captured)
 
     def _truncate(self, event: Truncate, gathered: Gathered) -> None:
-        partial = self.position.partial
-        if partial is not None and event.final_lsn == partial.commit and event.ordinal < partial.ordinal:
-            return  # read before
+        if self._was_read(event):
+            return
         for place, oid in enumerate(event.oids):
             shape = self._captured.shapes.get(oid)
             if shape is None:
@@ -295,6 +367,11 @@ class Reader:
             gathered.add(truncate_batch(shape.schema, event.final_lsn, event.ordinal + place, event.time_us))
             if path in self.position.parked:
                 self._load_parked_again(gathered, path, event.time_us)
+            self._backfiller.drop(path)
+            backfills = {of: each for of, each in self.position.backfills.items() if of != path}
+            # What is there from now on comes by; and its rows are in another file, which means nothing.
+            tables = {of: _in_any_file(each) if of == path else each for of, each in self.position.tables.items()}
+            self.position = replace(self.position, backfills=backfills, tables=tables)
             if path in self.position.loading:
                 # What a chunk has of it may be older or newer: the load begins again, which costs nothing now.
                 again = Load(since=self.position.loading[path].since)
@@ -302,12 +379,31 @@ class Reader:
         after = Partial(commit=event.final_lsn, ordinal=event.ordinal + len(event.oids))
         self.position = replace(self.position, partial=after)
 
+    def _was_read(self, event: Truncate | Message) -> bool:
+        partial = self.position.partial
+        return partial is not None and event.final_lsn == partial.commit and event.ordinal < partial.ordinal
+
+    def _hear(self, event: Message, gathered: Gathered) -> None:
+        """What an event trigger tells: the rows of a table that is no more what was chosen go at this place."""
+        told = telling.read(event, self._address)
+        if told is None or self._was_read(event):
+            return
+        self.position, gone = self._evolution.hear(told, self.position)
+        for path, schema in gone.items():
+            if schema is not None:
+                gathered.add(truncate_batch(schema, event.final_lsn, event.ordinal, event.time_us))
+            self._backfiller.drop(path)
+            if path in self.position.parked:
+                self._load_parked_again(gathered, path, event.time_us)
+        self.position = replace(self.position, partial=Partial(commit=event.final_lsn, ordinal=event.ordinal + 1))
+
     def _load_parked_again(self, gathered: Gathered, emptied: str, time_us: int) -> None:
         """After a TRUNCATE of a table that has rows in quarantine: the others come back into it with their loads."""
         others = self.position.parked.keys() - {emptied}
         self.position = empty(gathered, self.position, self._instance, time_us)
         if others:
-            self._restart.update(dict.fromkeys(others, current_moment(self._session).xmax))
+            due = dict.fromkeys(others, current_moment(self._session).xmax)
+            self.position = replace(self.position, due={**self.position.due, **due})
 
     # Finishing
 
@@ -316,22 +412,29 @@ class Reader:
         moved = replace(told, lsn=position.lsn) != position or told.boundary != position.boundary
         idle_s = time.monotonic() - self._told_at
         due = position.lsn - told.lsn >= HEARTBEAT_BYTES or (position.lsn > told.lsn and idle_s >= HEARTBEAT_S)
-        if not gathered.batches and not moved and not (due and position.boundary):
+        answered = tuple(self._rereader.answered)
+        if not gathered.batches and not answered and not moved and not (due and position.boundary):
             return None
-        if position.loading:
+        if position.loading or position.backfills or self._rereader.busy(position):
             self._visible.settle(self._session)
+        self._rereader.answered.clear()
         self._told, self._told_at = position, time.monotonic()
         return Piece(
             batches=gathered.joined(),
             position=position.to_text(),
             boundary=position.boundary,
-            loading=tuple(_relation(self._instance, path) for path in sorted(position.loading)),
+            loading=tuple(_relation(self._instance, path) for path in position.unfinished),
             parked=gathered.parked,
+            answered=answered,
         )
 
 
 def _relation(instance: str, path: str) -> str:
     return f"{instance}.{path.partition('.')[2]}"
+
+
+def _in_any_file(known: Known) -> Known:
+    return known if known.form is None else replace(known, form=replace(known.form, file=0))
 
 
 def _fitting(rows: Rows, first: int, last: int, count: int, room: int) -> tuple[int, bool]:
@@ -356,5 +459,5 @@ def _chosen(decoded: Decoded, keep: np.ndarray) -> Decoded:
         rows=decoded.rows.filter(pa.array(keep)),
         row=decoded.row[keep],
         absent=None if decoded.absent is None else decoded.absent[keep],
-        misfits=None if decoded.misfits is None else decoded.misfits[keep],
+        misfits=None if decoded.misfits is None else decoded.misfits.filter(keep),
     )

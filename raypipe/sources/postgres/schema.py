@@ -22,16 +22,23 @@ SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relpers
   greatest(c.reltuples, 0)::float8, (c.relpages::int8 * current_setting('block_size')::int8), c.relfilenode::int8,
   CASE WHEN c.relkind = 'p' THEN (
     SELECT string_agg(DISTINCT l.relreplident::text, '') FROM pg_partition_tree(c.oid) t
-    JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) END
+    JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) END,
+  CASE WHEN c.relkind = 'p' THEN (
+    SELECT string_agg(l.oid::int8 || ':' || l.relfilenode::int8, ',') FROM pg_partition_tree(c.oid) t
+    JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf AND l.relkind <> 'p') END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname, c.relname) IN ({names})"""
 
 _COLUMNS_SQL = """
 SELECT a.attrelid::int8, a.attname::text, a.atttypid::int8, a.atttypmod, a.attndims::int4, a.attnum::int4,
-  a.atthasmissing, a.attgenerated <> '', quote_ident(n.nspname) || '.' || quote_ident(t.typname),
+  a.atthasmissing OR (c.relkind = 'p' AND EXISTS (
+    SELECT FROM pg_partition_tree(c.oid) p JOIN pg_attribute l ON l.attrelid = p.relid
+    WHERE p.isleaf AND l.attname = a.attname AND l.atthasmissing)),
+  a.attgenerated <> '', quote_ident(n.nspname) || '.' || quote_ident(t.typname),
   (SELECT quote_ident(m.nspname) || '.' || quote_ident(l.collname) FROM pg_collation l
    JOIN pg_namespace m ON m.oid = l.collnamespace WHERE l.oid = a.attcollation AND a.attcollation <> t.typcollation)
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace n ON n.oid = t.typnamespace
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_namespace n ON n.oid = t.typnamespace
 WHERE a.attrelid IN ({oids}) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"""
 
 _KEYS_SQL = """
@@ -86,6 +93,7 @@ class Table:
         bytes: On disk, without indexes; 0 for a partitioned table.
         file: Number of the file that holds the rows: another one means that they were rewritten.
         collations: Of columns that have another one than their type.
+        partitions: OID and file of each partition that holds rows.
     """
 
     oid: int
@@ -99,6 +107,7 @@ class Table:
     bytes: int
     file: int
     collations: Mapping[str, str] = dataclass_field(default_factory=dict)
+    partitions: tuple[tuple[int, int], ...] = ()
 
     @property
     def path(self) -> str:
@@ -168,7 +177,7 @@ def find_tables(session: Session, instance: str, paths: Sequence[str]) -> dict[s
         for keys in ([primary] if is_primary else []) + ([chosen] if is_identity else []):
             keys.setdefault(oid, []).append(column)
     tables = {}
-    for oid, schema, name, kind, persistence, identity, rows, size, file, leaves in found:
+    for oid, schema, name, kind, persistence, identity, rows, size, file, leaves, files in found:
         path = f"{schema}.{name}"
         _require_capturable(instance, path, kind, persistence)
         carried = _identity(instance, path, identity, leaves)
@@ -185,9 +194,15 @@ def find_tables(session: Session, instance: str, paths: Sequence[str]) -> dict[s
             bytes=size,
             file=file,
             collations=collations.get(oid, {}),
+            partitions=tuple(_pair(part) for part in files.split(",")) if files else (),
         )
         _require_identity(instance, tables[path])
     return tables
+
+
+def _pair(text: str) -> tuple[int, int]:
+    first, _, second = text.partition(":")
+    return int(first), int(second)
 
 
 def require_tables(session: Session, instance: str, paths: Sequence[str]) -> dict[str, Table]:

@@ -24,9 +24,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.errors import RaypipeError, Unavailable
-from raypipe.sources.postgres.connect import Session
+from raypipe.sources.postgres.connect import Session, literal
 from raypipe.sources.postgres.keys import BELOW, WITHIN, Numbers, places
-from raypipe.sources.postgres.position import Load, Moment
+from raypipe.sources.postgres.position import Load, Moment, lsn_of
 from raypipe.sources.postgres.schema import Table
 
 # A commit is visible microseconds after it is on disk, unless the server waits for a standby.
@@ -143,6 +143,12 @@ class Passing:
 
     def _places(self, keys: Sequence[pa.Array], low: Sequence[str], high: Sequence[str] | None) -> Numbers:
         return places(self.session, self.table, keys, low, high)
+
+
+def watermark(session: Session) -> int:
+    """Writes into the stream; returns a place in it behind every transaction that any earlier look saw."""
+    text = session.one(f"SELECT pg_logical_emit_message(true, 'raypipe', {literal(session.address.slot)})::text")[0]
+    return lsn_of(text)
 
 
 def passed(loading: Mapping[str, Load], lsn: int) -> dict[str, Load]:

@@ -16,7 +16,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from raypipe.sources.postgres.events import Event, Relation, Rows, StreamAbort, StreamCommit, Transactions, Truncate
+from raypipe.sources.postgres.events import (
+    Event,
+    Message,
+    Relation,
+    Rows,
+    StreamAbort,
+    StreamCommit,
+    Transactions,
+    Truncate,
+)
 from raypipe.sources.postgres.frames import PADDING_BYTES
 
 
@@ -40,7 +49,7 @@ class Spool:
         self._folder = tempfile.TemporaryDirectory(prefix="raypipe-spool-")
         self._waiting: dict[int, _Waiting] = {}
 
-    def keep(self, xid: int, event: Rows | Relation | Truncate) -> None:
+    def keep(self, xid: int, event: Rows | Relation | Truncate | Message) -> None:
         """Writes what was sent of a transaction behind what was sent before."""
         if xid not in self._waiting:
             self._waiting[xid] = _Waiting(Path(self._folder.name) / str(xid))
@@ -82,11 +91,11 @@ class Spool:
                     yield rows
                 elif record.xid in waiting.undone:
                     continue
-                elif isinstance(record, Truncate):
+                elif isinstance(record, Truncate | Message):
                     placed = replace(
                         record, ordinal=ordinal, final_lsn=event.commit_lsn, time_us=event.time_us, xid=event.xid
                     )
-                    ordinal += len(record.oids)
+                    ordinal += len(record.oids) if isinstance(record, Truncate) else 1
                     yield placed
                 else:
                     yield record

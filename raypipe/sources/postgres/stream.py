@@ -12,6 +12,7 @@ from raypipe.sources.postgres.connect import Session, literal, meaning, quoted
 from raypipe.sources.postgres.events import (
     Event,
     Keepalive,
+    Message,
     Relation,
     Rows,
     StreamAbort,
@@ -100,7 +101,7 @@ class Stream:
                 spool.undo(event)
             case StreamCommit():
                 self._committed = spool.commit(event)
-            case Rows() | Relation() | Truncate() if self._in_progress is not None:
+            case Rows() | Relation() | Truncate() | Message(transactional=True) if self._in_progress is not None:
                 spool.keep(self._in_progress, event)
             case _:
                 return self._in_progress is not None and not isinstance(event, Keepalive)

@@ -21,6 +21,7 @@ from raypipe.errors import Corrupt, InvariantBroken
 from raypipe.sources.postgres import from_binary, from_text
 from raypipe.sources.postgres.columns import BINARY, Cells
 from raypipe.sources.postgres.lists import list_from_text
+from raypipe.sources.postgres.server_text import misfit_text
 from raypipe.sources.postgres.values import Convert, Values
 
 # Of every session that values come through, so that one value always has one text.
@@ -112,6 +113,14 @@ class PgKind:
             Corrupt: bytes that are no value of the type.
         """
         return self._converted(self.from_text if self.from_binary is None else self.from_binary, cells)
+
+    def sent_text(self, cells: Cells) -> pa.Array:
+        """Values of the stream that do not fit, as the server writes them."""
+        return misfit_text(cells, self.type, as_output=False)
+
+    def copied_text(self, cells: Cells) -> pa.Array:
+        """Likewise of a COPY that selected ``copy_sql``."""
+        return misfit_text(cells, self.type, as_output=self.from_binary is None)
 
     def _converted(self, convert: Convert, cells: Cells) -> Values:
         try:

@@ -8,7 +8,7 @@ which every earlier commit is seen and no later one.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import pyarrow as pa
@@ -18,10 +18,13 @@ from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.copying import copy_rows, select_rows
+from raypipe.sources.postgres.decode import Shape
+from raypipe.sources.postgres.digest import Marker, read_checksums, read_marks
 from raypipe.sources.postgres.gaps import Server, read_server
 from raypipe.sources.postgres.install import SLOT_TIMEOUT_S
 from raypipe.sources.postgres.misfits import require_whole_keys
 from raypipe.sources.postgres.position import Position, lsn_of
+from raypipe.sources.postgres.schema import Table
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def exact_moment(address: Address) -> Iterator[tuple[Session, Server, int]]:
 
 
 class PostgresView:
-    """Present rows of the chosen tables; see ``raypipe.contracts.SourceView``.
+    """Present rows of the chosen tables; see ``raypipe.contracts.SourceView`` and ``ComparesTables``.
 
     Args:
         instance: Name.
@@ -59,6 +62,7 @@ class PostgresView:
         self.position = position.to_text()
         self._instance = instance
         self._parked: dict[str, int] = {}
+        self._marker: Marker | None = None
         self._session = session
         self._captured = captured
         self._paths: Mapping[str, str] = {f"{instance}.{path.partition('.')[2]}": path for path in captured.paths}
@@ -78,7 +82,7 @@ class PostgresView:
             if part.misfits is None:
                 yield batch
                 continue
-            fits = part.misfits < 0
+            fits = part.misfits.places < 0
             parked += int(len(fits) - fits.sum())
             yield batch.filter(pa.array(fits))
         self._parked[table] = parked
@@ -89,6 +93,36 @@ class PostgresView:
             for _ in self.rows(table):
                 pass
         return self._parked[table]
+
+    def checksums(self, table: str, chunks: int) -> Iterator[pa.RecordBatch]:
+        """See ``raypipe.contracts.ComparesTables``; one pass over the table on the server."""
+        found, shape = self._found(table)
+        return read_checksums(self._session, self._captured.catalog, found, shape, chunks)
+
+    def marks(self, table: str, chunks: int, chosen: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        """See ``raypipe.contracts.ComparesTables``; another pass."""
+        found, shape = self._found(table)
+        return read_marks(self._session, self._captured.catalog, found, shape, chunks, chosen)
+
+    def marks_of(self, table: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """See ``raypipe.contracts.ComparesTables``."""
+        if self._marker is None:
+            self._marker = Marker()
+        return self._marker.marks(self._found(table)[1].schema, rows)
+
+    def close(self) -> None:
+        """Ends what was needed to compare; idempotent."""
+        if self._marker is not None:
+            self._marker.close()
+            self._marker = None
+
+    def _found(self, table: str) -> tuple[Table, Shape]:
+        found = self._captured.tables.get(self._path(table))
+        if found is None:
+            raise SchemaMismatch(
+                f"Table {table} is gone from the source.", remedy="Run the pipeline, which empties it."
+            )
+        return found, self._captured.shape(found, 1)
 
     def _path(self, table: str) -> str:
         if table not in self._paths:

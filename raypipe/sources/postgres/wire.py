@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import select
 import socket
-import ssl
 import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -75,7 +75,6 @@ class CopyStream:
         self, sock: socket.socket, *, leftover: bytes = b"", buffer_bytes: int = 8 << 20, mark: bytes = _XLOG_DATA
     ) -> None:
         self._sock = sock
-        self._tls = isinstance(sock, ssl.SSLSocket)
         self._mark = mark
         self._usual_bytes = max(buffer_bytes, len(leftover))
         self._reserve(self._usual_bytes)
@@ -104,9 +103,8 @@ class CopyStream:
         """
         deadline = time.monotonic() + timeout_s
         self._make_room()
-        while not self.finished:
-            if self._failure is not None:
-                raise self._failure
+        # An error may have come together with the end of COPY mode, and behind rows that were given out already.
+        while self._failure is None and not self.finished:
             if not self._unlooked:
                 self._receive(deadline, max_bytes)
             self._unlooked = False
@@ -117,8 +115,10 @@ class CopyStream:
                     return gulp
             elif self._end - self._begin >= HEADER_BYTES:
                 self._grow(message_bytes(self._buffer, self._begin))
-            if time.monotonic() >= deadline and self._failure is None:
+            if time.monotonic() >= deadline:
                 break
+        if self._failure is not None:
+            raise self._failure
         return None
 
     def send(self, payload: bytes) -> None:
@@ -223,14 +223,12 @@ class CopyStream:
         """Takes what the socket holds without waiting; tells whether that was anything."""
         began = self._end
         try:
-            while self._end < self._room():
+            if self._end < self._room():
                 got = self._sock.recv_into(self._view[self._end : self._room()])
                 if got == 0:
                     raise _closed()
                 self._end += got
-                if not self._tls:  # a TLS socket gives one record of 16 KiB at a time
-                    break
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
+        except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
             raise _lost(error) from error
@@ -243,7 +241,7 @@ class CopyStream:
         while rest:
             try:
                 rest = rest[self._sock.send(rest) :]
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError, InterruptedError):
+            except (BlockingIOError, InterruptedError):
                 writable = select.poll()
                 writable.register(self._sock, select.POLLOUT)
                 if time.monotonic() > deadline or not writable.poll(round(_SEND_S * 1000)):
@@ -261,7 +259,9 @@ class CopyStream:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
 
     def _tune(self) -> None:
-        options = [(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        if _largest_buffer() >= _SOCKET_BYTES:  # else asking ends the kernel's own growing, at less than it would give
+            options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BYTES))
         if self._sock.family in (socket.AF_INET, socket.AF_INET6):
             options += [
                 (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
@@ -279,6 +279,14 @@ def standby_status(
 ) -> bytes:
     """The payload that tells the server how far we are; it may forget what lies before ``flushed_lsn``."""
     return _STATUS.pack(b"r", written_lsn, flushed_lsn, applied_lsn, unix_us - _POSTGRES_EPOCH_US, int(asks_reply))
+
+
+def _largest_buffer() -> int:
+    """Bytes of a socket's buffer that the kernel lets a program ask for."""
+    try:
+        return int(Path("/proc/sys/net/core/rmem_max").read_text())
+    except (OSError, ValueError):
+        return _SOCKET_BYTES  # not Linux: it says by itself
 
 
 def _closed() -> Unavailable:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, TIME, ChangeBatch, Column, Image, Op, TableName, TableSchema
+from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, TIME, ChangeBatch, Image, Op
+from raypipe.sources.quarantine import quarantine_schema
 from raypipe.sources.sqlite.schema import SCHEMA, Shape
 from raypipe.sources.sqlite.spool import Text
-
-QUARANTINE = "_raypipe_quarantine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +37,6 @@ class Parked:
     row: str
 
 
-def quarantine_schema(instance: str) -> TableSchema:
-    """Of the instance's table ``_raypipe_quarantine``."""
-    names = ("table_name", "row_key", "column_name", "reason", "row")
-    return TableSchema(
-        table=TableName(instance, SCHEMA, QUARANTINE),
-        columns=tuple(
-            Column(name=name, type=pa.string(), declared="JSON" if name == "row" else "TEXT") for name in names
-        ),
-        key=("table_name", "row_key"),
-    )
-
-
 def quarantine_batch(instance: str, commit: int, emptied_at: int | None, parked: Sequence[Parked]) -> ChangeBatch:
     """Changes of the quarantine table.
 
@@ -59,7 +46,7 @@ def quarantine_batch(instance: str, commit: int, emptied_at: int | None, parked:
         emptied_at: Ordinal of a TRUNCATE that precedes them, None for none.
         parked: In order.
     """
-    schema = quarantine_schema(instance)
+    schema = quarantine_schema(instance, SCHEMA, text="TEXT", json="JSON")
     head = [] if emptied_at is None else [(Op.TRUNCATE, emptied_at, *[None] * len(schema.columns))]
     rows = head + [(row.op, row.ordinal, row.table, row.key, row.column, row.reason, row.row) for row in parked]
     ops, ordinals, *values = zip(*rows, strict=True)

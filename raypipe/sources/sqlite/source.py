@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from raypipe.contracts import Piece, SourceView
 from raypipe.errors import InvariantBroken, Unavailable
 from raypipe.model import TableSchema
+from raypipe.sources.quarantine import QUARANTINE
 from raypipe.sources.sqlite.connect import answers, connect, inspecting, path_of, quoted, reading
 from raypipe.sources.sqlite.gaps import require_unbroken
 from raypipe.sources.sqlite.install import install, installed, read_captures, remove, separate
 from raypipe.sources.sqlite.position import Position
 from raypipe.sources.sqlite.prune import Pruner
-from raypipe.sources.sqlite.quarantine import QUARANTINE
 from raypipe.sources.sqlite.reader import Reader, Stand, in_line
 from raypipe.sources.sqlite.schema import require_shape, require_tables
 from raypipe.sources.sqlite.spool import Spool
@@ -168,13 +168,14 @@ class SqliteSource:
                 opened.seen = seen
             return piece
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         """See ``raypipe.contracts.Source``; looks every four milliseconds, and prunes meanwhile."""
         opened = self._require_open()
         deadline = time.monotonic() + timeout_s
-        while not self._may_have_news(opened) and (left := deadline - time.monotonic()) > 0:
+        while not (news := self._may_have_news(opened)) and (left := deadline - time.monotonic()) > 0:
             if not opened.pruner.prune():
                 time.sleep(min(LOOK_EVERY_S, left))
+        return news
 
     def _may_have_news(self, opened: _Open) -> bool:
         if opened.seen is None:

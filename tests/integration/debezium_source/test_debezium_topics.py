@@ -10,12 +10,16 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 from debezium_writer import ANSWER_S, Connector, envelope_fields
+from servers import missing_skips
 
+from cluster.services.home import Home
 from cluster.services.kafka import KafkaCluster
+from cluster.services.servers import private_kafka
 from raypipe.errors import RaypipeError, SchemaMismatch, SourceGap
 from raypipe.model import IMAGE, OP, Image, Op
 from raypipe.sources import open_source
-from raypipe.sources.debezium import DebeziumSource
+from raypipe.sources.debezium import DebeziumSource, gather
+from raypipe.sources.quarantine import QUARANTINE
 
 COLUMNS = [{"field": "id", "type": "int64", "optional": False}, {"field": "owner", "type": "string", "optional": True}]
 
@@ -197,7 +201,7 @@ def test_a_url_without_a_prefix_and_an_option_that_is_none_are_refused() -> None
             open_source("shop", url, ["people"])
 
 
-def test_bare_messages_have_the_types_of_their_values_and_a_value_that_does_not_fit_stops(lab: Lab) -> None:
+def test_bare_messages_have_the_types_of_their_values_and_a_key_that_does_not_fit_stops(lab: Lab) -> None:
     lab.begin()
     rows = [
         {"id": number, "price": number / 2, "ok": True, "name": "x", "tags": [1], "never": None, "mixed": mixed}
@@ -222,9 +226,88 @@ def test_bare_messages_have_the_types_of_their_values_and_a_value_that_does_not_
         (Op.READ, Image.FULL, 2, 1.0, True, "x", "[1]", None, '"two"'),
     ]
     lab.send(lab.topic, [({"id": 3}, {"before": None, "after": {**rows[0], "id": 3.5}, "op": "c", "ts_ms": 1})])
-    with pytest.raises(SchemaMismatch, match="Column id"):
+    with pytest.raises(SchemaMismatch, match="Column id of the key"):
         read(source)
     source.close()
+
+
+def test_a_value_that_does_not_fit_later_waits_in_quarantine_until_it_does(lab: Lab) -> None:
+    lab.begin()
+
+    def tell(number: int, price: object, op: str = "c") -> None:
+        lab.send(lab.topic, [({"id": number}, {"after": {"id": number, "price": price}, "op": op, "ts_ms": 1})])
+
+    def poll() -> tuple[list[tuple[Any, ...]], int]:
+        piece = source.poll(1 << 20)
+        assert piece is not None
+        told = [
+            (
+                batch.schema.table.table,
+                Op(row[OP]).name,
+                (row["row_key"], row["column_name"]) if "row_key" in row else row["id"],
+            )
+            for batch in piece.batches
+            for row in batch.rows.to_pylist()
+        ]
+        return told, piece.parked
+
+    tell(1, 5)
+    source = lab.source()
+    source.open(None)
+    poll()
+    tell(2, 1.5)
+    assert poll() == ([(QUARANTINE, "INSERT", ('["2"]', "price"))], 1)
+    tell(1, 2**70, "u")
+    assert poll()[0] == [
+        ("people", "UPDATE_BEFORE", 1),
+        *poll_keys("DELETE", 1),
+        (QUARANTINE, "INSERT", ('["1"]', "price")),
+    ]
+    tell(2, 7, "u")
+    told, _ = poll()
+    assert ("people", "UPDATE_AFTER", 2) in told
+    assert (QUARANTINE, "DELETE", ('["2"]', None)) in told
+    source.close()
+
+
+def poll_keys(op: str, number: int) -> list[tuple[Any, ...]]:
+    return [(QUARANTINE, op, (f'["{number}"]', None))]
+
+
+@pytest.mark.parametrize("way", ["kafka+ssl", "kafka+sasl", "kafka+sasl_ssl"])
+def test_topics_are_read_over_tls_and_with_a_password(lab: Lab, kafka: KafkaCluster, way: str) -> None:
+    lab.begin().tell((1, ("c", None, person(1))))
+    servers = {
+        "kafka+ssl": kafka.bootstrap_tls,
+        "kafka+sasl": kafka.bootstrap_sasl,
+        "kafka+sasl_ssl": kafka.bootstrap_sasl_tls,
+    }
+
+    def source(password: str) -> DebeziumSource:
+        user = f"{kafka.user}:{password}@" if "sasl" in way else ""
+        ca = f"&ca={kafka.certificates.authority}" if "ssl" in way.replace("sasl", "") else ""
+        made = open_source("shop", f"{way}://{user}{servers[way]}?prefix={lab.prefix}{ca}", ["people"])
+        assert isinstance(made, DebeziumSource)
+        return made
+
+    reading = source(kafka.password)
+    reading.open(None)
+    assert [change[2:] for change in read(reading)[0]] == [(None, None), (1, "ann")]
+    reading.close()
+
+
+def test_a_broker_that_restarts_is_waited_for(services_home: Home) -> None:
+    with missing_skips(), private_kafka(services_home) as kafka:
+        lab = Lab(kafka.bootstrap).begin()
+        lab.tell((1, ("c", None, person(1))))
+        source = lab.source()
+        source.open(None)
+        read(source)
+        kafka.brokers[0].kill()
+        kafka.brokers[0].start()
+        lab.tell((2, ("c", None, person(2))))
+        assert [change[2:] for change in read(source)[0]] == [(2, "ann")]
+        source.close()
 
 
 def test_a_new_column_in_bare_messages_is_found(lab: Lab) -> None:
@@ -287,3 +370,90 @@ def test_a_load_ends_behind_the_commits_that_no_message_shows(lab: Lab) -> None:
     assert loading == ()
     assert rows == 3  # a TRUNCATE, and what was committed
     source.close()
+
+
+def test_a_transaction_too_large_to_wait_for_is_told_in_parts_with_no_cut_between_them(
+    kafka: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "_WAITING_BYTES", 4_000)
+    database = Connector(kafka.bootstrap, transactions=True)
+    end = database._end
+    try:
+        database.write("CREATE TABLE a (id INTEGER PRIMARY KEY, n INTEGER)", "CREATE TABLE b (id INTEGER PRIMARY KEY)")
+        source = open_source("shop", database.url, ["a", "b"])
+        source.open(None)
+        while source.poll(1 << 20) is not None:
+            pass
+        monkeypatch.setattr(database, "_end", lambda: None)
+        for first in range(0, 2_000, 500):  # one transaction, of which Debezium tells more and more
+            database.write("INSERT INTO a VALUES " + ", ".join(f"({n}, 1)" for n in range(first, first + 500)))
+        parts = []
+        while (piece := source.poll(1 << 20)) is not None:
+            parts.append(piece)
+        assert parts
+        assert not any(piece.boundary for piece in parts)
+        source.close()
+        source.open(parts[-1].position)
+        database.write("INSERT INTO b VALUES (1)")
+        end()
+        while not parts[-1].boundary:
+            piece = source.poll(1 << 20)
+            assert piece is not None
+            parts.append(piece)
+        rows = [batch.num_rows for piece in parts for batch in piece.batches]
+        assert sum(rows) == 2_001
+        assert source.poll(1 << 20) is None
+        source.close()
+    finally:
+        database.close()
+
+
+def test_transactions_that_end_again_and_changes_that_come_again_are_told_once(kafka: KafkaCluster) -> None:
+    database = Connector(kafka.bootstrap, transactions=True)
+    sent: list[tuple[str, list[tuple[Any, Any]]]] = []
+    try:
+        database.write("CREATE TABLE a (body TEXT)", "CREATE TABLE b (body TEXT)")
+        source = open_source("shop", database.url, ["a", "b"])
+        source.open(None)
+        while source.poll(1 << 20) is not None:
+            pass
+        send = database.send
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(database, "send", lambda topic, messages: sent.append((topic, list(messages))))
+            for number in range(4):
+                database.write(f"INSERT INTO a VALUES ('{number}'), ('{number}')", f"INSERT INTO b VALUES ('{number}')")
+        for topic, messages in [*sent, *sent[3:]]:  # the connector goes back behind the first transaction
+            send(topic, messages)
+        told: list[tuple[str, str]] = []
+        while (piece := source.poll(1 << 20)) is not None:
+            for batch in piece.batches:
+                told += [(batch.schema.table.table, row["body"]) for row in batch.rows.to_pylist()]
+            assert piece.boundary
+        assert sorted(told) == sorted(
+            [("a", str(n)) for n in range(4) for _ in range(2)] + [("b", str(n)) for n in range(4)]
+        )
+        source.close()
+    finally:
+        database.close()
+
+
+def test_a_transaction_topic_is_refused_when_the_changes_are_none_of_it(kafka: KafkaCluster) -> None:
+    database = Connector(kafka.bootstrap, transactions=True)
+    try:
+        database.write("CREATE TABLE a (id INTEGER PRIMARY KEY)", "INSERT INTO a VALUES (1)")
+        source = open_source("shop", database.url, ["a"])
+        source.open(None)
+        while source.poll(1 << 20) is not None:
+            pass
+        told = {"connector": "postgresql", "lsn": 10_000, "snapshot": "false", "sequence": '["9999","10000"]'}
+        database.send(
+            f"{database.prefix}.a", [({"id": 2}, {"after": {"id": 2}, "op": "c", "source": told, "transaction": None})]
+        )
+        with pytest.raises(SchemaMismatch, match="which transaction they are of"):
+            source.poll(1 << 20)
+        source.close()
+        database.send(f"{database.server}.transaction", [(None, {"status": "END", "id": "binlog.1:x"})])
+        with pytest.raises(SchemaMismatch, match="for PostgreSQL"):
+            open_source("shop", database.url, ["a"]).open(None)
+    finally:
+        database.close()

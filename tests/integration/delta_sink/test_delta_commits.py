@@ -140,9 +140,11 @@ def test_an_empty_text_in_a_partition_is_refused_because_delta_would_make_it_nul
         load(lab, (1, ""))
 
 
-@pytest.mark.parametrize("partition_by", [("x",), ("f",), ("b",), ("id", "f", "b", "day")])
+@pytest.mark.parametrize("partition_by", [("x",), ("f",), ("b",), ("tags",), ("id", "f", "b", "day")])
 def test_a_partitioning_delta_cannot_do_is_refused(tmp_path: Path, partition_by: tuple[str, ...]) -> None:
-    schema = relation({"id": pa.int64(), "f": pa.float64(), "b": pa.binary()}, key=["id"])
+    schema = relation(
+        {"id": pa.int64(), "f": pa.float64(), "b": pa.binary(), "tags": pa.list_(pa.string())}, key=["id"]
+    )
     with pytest.raises(SchemaMismatch, match="partitioned by"):
         Lab(tmp_path, sink_table(schema, partition_by=partition_by)).open()
 

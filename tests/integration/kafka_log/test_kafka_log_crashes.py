@@ -135,9 +135,7 @@ def test_a_commit_hidden_behind_the_open_transaction_of_another_instance_is_not_
         put(shop, claim, "1", 1)
         stuck = east.begin("east", claim)
         # As far as commit goes before it commits: the record is in the cuts topic, and undecided.
-        stuck._begin()
-        stuck._send_record(stuck._record("e1", True, ()))
-        stuck._deliver()
+        stuck._prepare("e1", True, ())
         monkeypatch.setattr("raypipe.log.kafka.follow.ANSWER_S", 1.0)
         with pytest.raises(OutcomeUnknown):
             put(shop, claim, "2", 2)

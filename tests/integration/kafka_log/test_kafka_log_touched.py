@@ -137,6 +137,9 @@ def test_a_message_of_somebody_else_among_ours_is_refused(
     producer = Producer({"bootstrap.servers": kafka.bootstrap})
     producer.produce(topic(pipeline), b"hello", partition=0, headers=headers)
     assert producer.flush(10) == 0
+    with pytest.raises(Unavailable, match="does not go on where"):
+        put(log, claim, "2", 2)
+    assert log.position("shop") == "1"
     put(log, claim, "2", 2)
     with pytest.raises(Corrupt, match="raypipe did not write"):
         stored(opened())

@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 import pytest
 from postgres_database import Database
-from reading import writers
+from reading import writers, wrong
 
 from raypipe.engine.status import STATUS_NOTE, Status
 from raypipe.local.assemble import assemble
@@ -18,7 +18,7 @@ from raypipe.local.run import run_local
 from raypipe.log import open_existing_log
 from raypipe.plan.model import Plan
 from raypipe.spec import load
-from raypipe.verify import Report, verify
+from raypipe.verify import verify
 
 PIPELINE = """
 pipeline: postgres_shop
@@ -80,14 +80,6 @@ def plan(database: Database, tmp_path: Path) -> Plan:
     file = tmp_path / "pipeline.yaml"
     file.write_text(PIPELINE.format(url=database.url))
     return assemble(load(file))
-
-
-def wrong(report: Report) -> dict[str, tuple[int, int, int]]:
-    return {
-        f"{table.sink}.{table.table}": (table.missing, table.extra, table.different)
-        for table in report.tables
-        if not table.ok
-    }
 
 
 def await_run(plan: Plan) -> None:

@@ -99,7 +99,7 @@ class Lab:
                 first = False
                 arrays, places = decode_copied(gulp.buffer, at, shape)
                 parts.append(arrays)
-                misfits += [-1] * len(at) if places is None else places.tolist()
+                misfits += [-1] * len(at) if places is None else places.places.tolist()
         self.session.end_copy()
         return [pa.concat_arrays(column) for column in zip(*parts, strict=True)], misfits
 

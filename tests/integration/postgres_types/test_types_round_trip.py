@@ -27,7 +27,7 @@ def streamed(lab: Lab, shape: Shape, options: str = "proto_version '1'") -> tupl
         if isinstance(event, Rows) and len(event):
             [part] = decode(event, {int(event.oid[0]): shape})
             tables.append(pa.Table.from_batches([part.rows]))
-            misfits += [-1] * part.rows.num_rows if part.misfits is None else part.misfits.tolist()
+            misfits += [-1] * part.rows.num_rows if part.misfits is None else part.misfits.places.tolist()
     return pa.concat_tables(tables).combine_chunks(), misfits
 
 

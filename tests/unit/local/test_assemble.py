@@ -169,6 +169,20 @@ def test_a_key_beside_the_relations_own_is_refused(folder: Path) -> None:
     assert "shop.orders has the key id" in told
 
 
+def test_a_list_is_planned_into_every_sink_and_refused_as_a_key(folder: Path) -> None:
+    step = (
+        "SELECT id, amount, day FROM shop.orders WHERE paid",
+        "SELECT id, amount, day, [id, 0] AS both FROM shop.orders",
+    )
+    tables = ("large: {from: large}", "large: {from: large}\n      listed: {from: paid}")
+    listed = planned(folder, step, tables).sinks[1].tables[1].schema
+    assert [str(column.type) for column in listed.columns][-1] == "list<item: int64>"
+    key = ("events: {from: shop.events, key: [kind]}", "events: {from: kinds, key: [kinds]}")
+    kinds = ("  large: {sql", "  kinds: {sql: 'SELECT [kind] AS kinds FROM shop.events'}\n  large: {sql")
+    [told] = problems(folder, kinds, key)
+    assert "Column kinds is part of the key of events" in told
+
+
 def test_places_that_cannot_be_written_are_found_without_touching_them(folder: Path) -> None:
     (folder / "lake").write_text("a file where a folder should be")
     (folder / "0.db").mkdir()

@@ -137,9 +137,9 @@ def test_rolled_back_savepoints_leave_nothing_and_truncates_keep_their_place():
         (False, "outside", b"b"),
     ]
     [truncate] = [event for event in found if isinstance(event, events.Truncate)]
-    assert (truncate.ordinal, truncate.restart_identity, len(truncate.oids)) == (2, True, 2)
+    assert (truncate.ordinal, truncate.restart_identity, len(truncate.oids)) == (3, True, 2)
     rows = [event for event in found if isinstance(event, Rows) and len(event)]
-    assert [each.ordinal.tolist() for each in rows] == [[0], [1], [4], [0]]
+    assert [each.ordinal.tolist() for each in rows] == [[0], [1], [5], [0]]
     assert {each.transactions.xid[0] for each in rows[:3]} == {truncate.xid}
     assert images("transactions", "one", "id") == [("INSERT", "FULL", [value]) for value in (1, 4, 6)]
 

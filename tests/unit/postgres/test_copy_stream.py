@@ -8,6 +8,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from raypipe_wire_messages import message, wal
 
 from raypipe.errors import Corrupt, LimitExceeded, Unavailable
 from raypipe.sources.postgres.refusals import PostgresError
+from raypipe.sources.postgres.tls import TlsSocket
 from raypipe.sources.postgres.wire import CopyStream, standby_status
 
 WAIT_S = 20.0
@@ -145,6 +147,18 @@ def test_an_error_of_the_server_comes_after_the_rows_before_it(pair):
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("rows", [0, 2])
+def test_an_error_that_comes_together_with_the_end_is_no_end(pair, rows):
+    """The rows that are still lacking would be taken for rows that do not exist."""
+    ours, theirs = pair
+    fields = b"SERROR\0VERROR\0C57014\0Mcanceling statement\0\0"
+    theirs.sendall(wal(b"row") * rows + message(b"E", fields) + message(b"Z", b"I"))
+    stream = CopyStream(ours)
+    assert payloads(stream, rows) == [wal_of(b"row")] * rows
+    with pytest.raises(PostgresError, match="57014"):
+        stream.gulp(WAIT_S)
+
+
 def test_a_closed_connection_is_unavailable_after_the_rows_before_it(pair):
     ours, theirs = pair
     theirs.sendall(wal(b"row") + wal(b"torn")[:-3])
@@ -194,19 +208,29 @@ def test_a_status_is_sent_as_one_message(pair):
     assert theirs.recv(100) == message(b"c", b"")
 
 
-@pytest.fixture
-def tls_pair(pair, tmp_path: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = pair
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+def say_goodbye(theirs: ssl.SSLSocket) -> None:
+    with suppress(OSError):  # there is no answer
+        theirs.unwrap()
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    key, certificate = folder / "key.pem", folder / "cert.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
     subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
-    client = ssl.create_default_context(cafile=str(certificate))
+    return server
+
+
+@pytest.fixture
+def tls_pair(pair, tmp_path: Path) -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = pair
+    server = self_signed(tmp_path)
+    client = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
     wrapped: list[ssl.SSLSocket] = []
     greeter = threading.Thread(target=lambda: wrapped.append(server.wrap_socket(theirs, server_side=True)))
     greeter.start()
-    with client.wrap_socket(ours, server_hostname="localhost") as encrypted:
+    with TlsSocket(ours, client, "localhost") as encrypted:
         greeter.join()
         with wrapped[0]:
             yield encrypted, wrapped[0]
@@ -224,3 +248,41 @@ def test_an_encrypted_stream_is_read_the_same_way(tls_pair):
     assert theirs.recv(100) == message(b"d", b"status")
     theirs.sendall(wal(b"alone"))
     assert payloads(stream, 1) == [wal_of(b"alone")]
+
+
+def test_an_encrypted_socket_is_read_and_written_like_any_other(tls_pair):
+    ours, theirs = tls_pair
+    file = ours.makefile("rwb")
+    theirs.sendall(b"first " + b"x" * 100_000)
+    assert file.read(100_006) == b"first " + b"x" * 100_000
+    file.write(b"y" * 300_000)
+    file.flush()
+    file.close()
+    received = b""
+    while len(received) < 300_000:
+        received += theirs.recv(1 << 16)
+    assert received == b"y" * 300_000
+    ours.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        ours.recv(1)
+    ours.settimeout(WAIT_S)
+    farewell = threading.Thread(target=say_goodbye, args=(theirs,))
+    farewell.start()
+    assert ours.recv(1) == b""
+    ours.close()
+    farewell.join()
+
+
+def test_a_certificate_that_does_not_pass_is_refused_and_the_server_told_why(pair, tmp_path):
+    ours, theirs = pair
+    ours.settimeout(WAIT_S)
+    server = threading.Thread(target=greet_and_be_refused, args=(theirs, self_signed(tmp_path)))
+    server.start()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        TlsSocket(ours, ssl.create_default_context(), "localhost")
+    server.join()
+
+
+def greet_and_be_refused(theirs: socket.socket, server: ssl.SSLContext) -> None:
+    with pytest.raises(ssl.SSLError, match=r"(?i)unknown.?ca"):
+        server.wrap_socket(theirs, server_side=True)

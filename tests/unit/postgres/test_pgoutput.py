@@ -73,7 +73,7 @@ def told(found: list[events.Event]) -> tuple[list[tuple], list[tuple]]:
         if isinstance(event, events.Truncate):
             changes.append(("T", event.oids[0], event.xid, event.ordinal, event.final_lsn, event.time_us))
         if isinstance(event, events.Message):
-            changes.append(("M", 0, 0, 0, 0, 0))
+            changes.append(("M", 0, event.xid, event.ordinal, event.final_lsn, event.time_us))
         if not isinstance(event, events.Rows):
             continue
         before, transactions = len(changes), event.transactions
@@ -112,11 +112,8 @@ def test_every_change_has_its_transaction_and_its_place_in_it_however_gulps_are_
     for number, changes in enumerate(transactions):
         ordinal = 0
         for change in changes:
-            if change.op == "M":
-                expected_changes.append(("M", 0, 0, 0, 0, 0))
-                continue
             place = (number + 1, ordinal, 100 * number + 50, TIME_US + number)
-            expected_changes.append((change.op, change.oid, *place))
+            expected_changes.append((change.op, 0 if change.op == "M" else change.oid, *place))
             ordinal += 2 if change.op == "T" else 1
         origin = f"node{number}" if number in origins else ""
         expected_commits.append((number + 1, 100 * number + 60, len(expected_changes), origin))

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, ChangeBatch, Column, Image, Op, TableName, TableSchema
-from raypipe.sources.postgres.quarantine import emptied, park, quarantine_schema
+from raypipe.sources.postgres.misfits import Misfits
+from raypipe.sources.postgres.quarantine import emptied, park, quarantine_of
 
 PRICES = TableSchema(
     table=TableName("shop", "public", "prices"),
@@ -24,6 +25,15 @@ PRICES = TableSchema(
     key=("id",),
 )
 FITS, MISFIT = -1, 1
+NAN = "NaN"
+
+
+def misfits(*places: int) -> Misfits:
+    """Prices that do not fit at the places that say so."""
+    return Misfits(
+        places=np.array(places, np.int32),
+        texts={"price": pa.array([NAN if place == MISFIT else None for place in places], pa.string())},
+    )
 
 
 def batch(*images: tuple[Op, Image, int, str | None], schema: TableSchema = PRICES) -> pa.RecordBatch:
@@ -58,28 +68,28 @@ def test_what_fits_is_left_alone():
 
 def test_a_row_that_does_not_fit_goes_into_quarantine_with_its_key_and_reason():
     rows = batch((Op.INSERT, Image.FULL, 1, "1.00"), (Op.INSERT, Image.FULL, 2, None), (Op.READ, Image.FULL, 3, None))
-    fitting, changes, parked = park(PRICES, rows, np.array([FITS, MISFIT, MISFIT], np.int32), "shop", clearing=False)
+    fitting, changes, parked = park(PRICES, rows, misfits(FITS, MISFIT, MISFIT), "shop", clearing=False)
     assert fitting.column("id").to_pylist() == [1]
     assert parked == 2
     assert told(changes) == [("INSERT", "FULL", '["2"]'), ("READ", "FULL", '["3"]')]
     assert changes is not None
-    assert changes.schema == quarantine_schema("shop")
+    assert changes.schema == quarantine_of("shop")
     [row, _] = changes.rows.to_pylist()
     assert (row["table_name"], row["column_name"]) == ("shop.prices", "price")
     assert row["reason"] == "a numeric(12,2) that decimal128(12, 2) cannot hold"
     assert (row[COMMIT], row[ORDINAL]) == (7, 1)
     assert json.loads(row["row"]) == {
         "id": "2",
-        "price": None,
+        "price": "NaN",
         'odd "name"': 'a "b" \\ \n é',
-        "days": '["2026-01-01", null]',
+        "days": "{2026-01-01,NULL}",
         "raw": "\\x00ff",
     }
 
 
 def test_a_row_that_stops_fitting_is_deleted_downstream_and_parked():
     rows = batch((Op.UPDATE_BEFORE, Image.KEY, 1, None), (Op.UPDATE_AFTER, Image.FULL, 1, None))
-    fitting, changes, parked = park(PRICES, rows, np.array([FITS, MISFIT], np.int32), "shop", clearing=False)
+    fitting, changes, parked = park(PRICES, rows, misfits(FITS, MISFIT), "shop", clearing=False)
     assert fitting.column(OP).to_pylist() == [Op.UPDATE_BEFORE]
     assert told(changes) == [("DELETE", "KEY", '["1"]'), ("INSERT", "FULL", '["1"]')]
     assert parked == 1
@@ -92,8 +102,7 @@ def test_a_row_that_is_mended_or_deleted_leaves_the_quarantine():
         (Op.DELETE, Image.KEY, 2, None),
         (Op.INSERT, Image.FULL, 3, "3.00"),
     )
-    misfits = np.array([MISFIT, FITS, FITS, FITS], np.int32)
-    fitting, changes, parked = park(PRICES, rows, misfits, "shop", clearing=True)
+    fitting, changes, parked = park(PRICES, rows, misfits(MISFIT, FITS, FITS, FITS), "shop", clearing=True)
     assert fitting.column(OP).to_pylist() == [Op.UPDATE_AFTER, Op.DELETE, Op.INSERT]
     assert told(changes) == [("DELETE", "KEY", '["1"]'), ("DELETE", "KEY", '["2"]')]
     assert parked == -1
@@ -102,8 +111,8 @@ def test_a_row_that_is_mended_or_deleted_leaves_the_quarantine():
 def test_a_table_without_a_key_names_a_row_by_all_of_it():
     schema = TableSchema(table=PRICES.table, columns=PRICES.columns[:2], key=())
     rows = batch((Op.INSERT, Image.FULL, 1, None)).select([*range(7)])
-    _, changes, _ = park(schema, rows, np.array([MISFIT], np.int32), "shop", clearing=False)
-    assert told(changes) == [("INSERT", "FULL", '["1", null]')]
+    _, changes, _ = park(schema, rows, misfits(MISFIT), "shop", clearing=False)
+    assert told(changes) == [("INSERT", "FULL", '["1", "NaN"]')]
 
 
 def test_the_quarantine_is_emptied_by_a_truncate():

@@ -199,6 +199,46 @@ def test_widening_a_type_keeps_rows_indexes_and_the_look_of_decimals(make, path)
     assert ask(path, "SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name = 't'") == [(1,)]
 
 
+def test_what_lists_hold_is_written_anew_where_a_wider_type_looks_different(make, path):
+    def version(number, decimal, whole, real):
+        inner = pa.struct([("d", decimal), ("r", real)])
+        return relation(("id", pa.int64()), ("v", pa.list_(inner)), ("n", pa.list_(whole)), ("s", pa.string()))
+
+    narrow = version(1, pa.decimal128(5, 2), pa.uint32(), pa.float32())
+    wide = version(2, pa.decimal128(9, 3), pa.uint64(), pa.float64())
+    one, two = {"d": Decimal("1.50"), "r": 0.5}, {"d": Decimal("2.125"), "r": 0.1}
+    sink = make(path, narrow)
+    sink.open(1)
+    carry(
+        sink,
+        1,
+        changes(
+            narrow,
+            (Op.TRUNCATE,),
+            (Op.READ, 1, None, [1, None], "a"),
+            (Op.READ, 2, [one, None], [], "b"),
+            (Op.READ, 3, [], None, None),
+        ),
+    )
+    carry(sink, 2, changes(wide, (Op.INSERT, 4, [two], [2**64 - 1], "c")))
+    texts = ask(path, "SELECT id, v, n FROM t ORDER BY id")
+    assert texts == [
+        (1, None, '["1",null]'),
+        (2, '[{"d":"1.500","r":0.5},null]', "[]"),
+        (3, "[]", None),
+        (4, '[{"d":"2.125","r":0.1}]', '["18446744073709551615"]'),
+    ]
+    sink.close()
+    again = make(path, wide)
+    again.open(2)
+    assert sorted(rows_of(again)) == [
+        (1, None, [1, None], "a"),
+        (2, [{"d": Decimal("1.500"), "r": 0.5}, None], [], "b"),
+        (3, [], None, None),
+        (4, [two], [2**64 - 1], "c"),
+    ]
+
+
 def test_each_shard_holds_the_keys_of_its_own_and_nothing_else(tmp_path):
     urls = [f"sqlite:///{tmp_path}/{index}.db" for index in range(3)]
     tables = (SinkTable(name="t", relation="r", schema=relation()),)

@@ -16,12 +16,22 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from raypipe.codec import relisted
 from raypipe.errors import LimitExceeded, SchemaMismatch
 from raypipe.model import ChangeBatch, Column, Cut, Epoch, Image, Op, SinkTable, TableName, TableSchema
 from raypipe.plan.model import SinkPlan
 from raypipe.sinks import open_sinks
 from raypipe.sinks.delta.types import delta_name
-from raypipe.sinks.types import STORED_TYPES, common_type, stored_type
+from raypipe.sinks.nested import retyped
+from raypipe.sinks.types import (
+    STORED_TYPES,
+    StoredType,
+    arrow_of_sqlite,
+    common_type,
+    nested_stored_type,
+    sqlite_type,
+    stored_type,
+)
 from raypipe.sources.postgres.types import Catalog
 from raypipe.sources.sqlite.types import kind_of
 
@@ -50,8 +60,23 @@ VALUES = {
     "timestamp[us, tz=UTC]": [0, -1, 1_763_900_000_123_456],
     "timestamp[ns]": [0, 1, 1_763_900_000_123_456_789],
 }
-TYPES = [*(row.arrow for row in STORED_TYPES), pa.decimal128(38, 0), pa.decimal128(38, 38), pa.decimal128(20, 10)]
+STRUCT = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))])
+# Rows of the page that stand for all lists and structs.
+NESTED = [pa.list_(pa.int32()), pa.list_(pa.list_(pa.string())), pa.list_(pa.decimal128(18, 2)), STRUCT]
+TYPES = [
+    *(row.arrow for row in STORED_TYPES),
+    pa.decimal128(38, 0),
+    pa.decimal128(38, 38),
+    pa.decimal128(20, 10),
+    *(pa.list_(row.arrow) for row in STORED_TYPES),
+    pa.list_(pa.list_(pa.string())),
+    STRUCT,
+    pa.list_(STRUCT),
+]
 WIDE_VALUES = {
+    pa.list_(pa.list_(pa.string())): [[["a", None, ""], None, []], [], [None], [['"\\\n']]],
+    STRUCT: [{"a": 2**63 - 1, "b": ["x", None]}, {"a": None, "b": None}, {"a": 0, "b": []}],
+    pa.list_(STRUCT): [[{"a": 1, "b": ["x"]}, None, {"a": None, "b": None}], []],
     pa.decimal128(38, 0): [Decimal("9" * 38), Decimal(-1)],
     pa.decimal128(38, 38): [Decimal("0." + "9" * 38), Decimal("1E-38"), Decimal(0)],
     pa.decimal128(20, 10): [Decimal("1E-10"), Decimal("-1234567890.0123456789")],
@@ -82,7 +107,15 @@ def sqlite_names(folder: Path) -> dict[str, str]:
 
 def delta_names(folder: Path) -> dict[str, str]:
     fields = deltalake.DeltaTable(folder / "loaded").schema().fields
-    return {field.name: field.type.type for field in fields}
+    return {field.name: delta_word(field.type) for field in fields}
+
+
+def delta_word(found: object) -> str:
+    if isinstance(found, deltalake.schema.ArrayType):
+        return f"array<{delta_word(found.element_type)}>"
+    if isinstance(found, deltalake.schema.StructType):
+        return f"struct<{', '.join(f'{field.name}: {delta_word(field.type)}' for field in found.fields)}>"
+    return found.type
 
 
 STORES = {
@@ -93,7 +126,10 @@ STORES = {
 
 
 def held_values(arrow: pa.DataType, store: Store) -> list[object]:
-    values = WIDE_VALUES.get(arrow) or VALUES[str(arrow)]
+    values = WIDE_VALUES.get(arrow) or VALUES.get(str(arrow))
+    if values is None:  # a list: of all values and a NULL, of nothing, of NULL, and each value alone
+        held = VALUES[str(arrow.value_type)]
+        return [[*held, None], [], [None], *([value] for value in held)]
     if pa.types.is_floating(arrow) and not store.holds_nan_and_minus_zero:
         values = [value for value in values if value == value and str(value) != "-0.0"]
     return values
@@ -128,9 +164,14 @@ def as_changes(schema: TableSchema, rows: pa.Table, op: Op) -> ChangeBatch:
 
 
 def bits(column: pa.ChunkedArray) -> pa.Array:
-    """Floats as bits, so that NaN equals NaN and -0.0 does not equal 0.0."""
-    array = column.combine_chunks()
-    return array.view(f"int{array.type.bit_width}") if pa.types.is_floating(array.type) else array
+    """Floats as bits, also in lists, so that NaN equals NaN and -0.0 does not equal 0.0."""
+
+    def of(array: pa.Array) -> pa.Array:
+        if pa.types.is_list(array.type):
+            return relisted(array, of(array.flatten()))
+        return array.view(f"int{array.type.bit_width}") if pa.types.is_floating(array.type) else array
+
+    return of(column.combine_chunks())
 
 
 @pytest.fixture(scope="module", params=STORES, ids=lambda name: name.replace(" ", ""))
@@ -173,7 +214,7 @@ def test_the_page_of_types_is_what_the_stores_say(journey):
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     assert text == page(), "docs/reference/types.md is not current; run this test with RAYPIPE_UPDATE=1"
     said = {cells[0]: cells[column] for line in text.splitlines() if len(cells := table_cells(line)) == 5}
-    for row in STORED_TYPES:
+    for row in rows_of_the_page():
         assert said[f"`{row.arrow}`"] == f"`{names[column_name(row.arrow)]}`"
 
 
@@ -212,14 +253,23 @@ def postgres_types() -> list[str]:
     return [f"| `{declared}` | `{kind.type}` | {kind.carried} |" for declared, kind in kinds.items()]
 
 
+def rows_of_the_page() -> list[StoredType]:
+    return [*STORED_TYPES, *(nested_stored_type(arrow) for arrow in NESTED)]
+
+
+def unquoted(duckdb_type: str) -> str:
+    """As DuckDB tells it: it quotes the names of a struct's fields only where it must."""
+    return duckdb_type.replace('"', "")
+
+
 def page() -> str:
     sources = [
         f"| {f'`{declared}`' if declared else 'nothing'} | `{kind_of(declared).type}` | {kind_of(declared).carried} |"
         for declared in SOURCE_DECLARATIONS
     ]
     sinks = [
-        f"| `{row.arrow}` | `{row.duckdb}` | `{row.sqlite}` | {row.sqlite_form} | `{delta_name(row.arrow)}` |"
-        for row in STORED_TYPES
+        f"| `{row.arrow}` | `{unquoted(row.duckdb)}` | `{row.sqlite}` | {row.sqlite_form} | `{delta_name(row.arrow)}` |"
+        for row in rows_of_the_page()
     ]
     template = Path(__file__).with_name("types_page.md").read_text(encoding="utf-8")
     return template.format(sources="\n".join(sources), postgres="\n".join(postgres_types()), sinks="\n".join(sinks))
@@ -244,6 +294,17 @@ def page() -> str:
         (pa.bool_(), pa.int8(), None),
         (pa.date32(), pa.timestamp("us"), None),
         (pa.string(), pa.binary(), None),
+        (pa.list_(pa.int32()), pa.list_(pa.int64()), pa.list_(pa.int64())),
+        (pa.list_(pa.int32()), pa.list_(pa.string()), None),
+        (pa.list_(pa.int32()), pa.int32(), None),
+        (pa.list_(pa.int32()), pa.list_(pa.list_(pa.int32())), None),
+        (
+            pa.struct([("a", pa.int8()), ("b", pa.list_(pa.float32()))]),
+            pa.struct([("a", pa.int16()), ("b", pa.list_(pa.float64()))]),
+            pa.struct([("a", pa.int16()), ("b", pa.list_(pa.float64()))]),
+        ),
+        (pa.struct([("a", pa.int8())]), pa.struct([("a", pa.int8()), ("b", pa.int8())]), None),
+        (pa.struct([("a", pa.int8())]), pa.struct([("b", pa.int8())]), None),
     ],
     ids=str,
 )
@@ -263,13 +324,34 @@ def test_a_wider_type_is_found_only_if_it_loses_nothing(one, other, common):
         (pa.time32("ms"), pa.time64("us")),
         (pa.timestamp("s"), pa.timestamp("us")),
         (pa.timestamp("ms", tz="Europe/Zurich"), pa.timestamp("us", tz="UTC")),
-        (pa.list_(pa.int8()), None),
+        (pa.large_list(pa.dictionary(pa.int8(), pa.string())), pa.list_(pa.string())),
+        (pa.list_(pa.binary(16), 3), pa.list_(pa.binary())),
+        (pa.list_view(pa.time32("s")), pa.list_(pa.time64("us"))),
+        (pa.struct([("a", pa.large_string())]), pa.struct([("a", pa.string())])),
+        (pa.list_(pa.null()), None),
+        (pa.struct([]), None),
+        (pa.struct([("a", pa.int8()), ("A", pa.int8())]), None),
+        (pa.map_(pa.string(), pa.int8()), None),
         (pa.null(), None),
     ],
     ids=str,
 )
 def test_layouts_and_units_have_one_stored_form(arrow, stored):
     assert stored_type(arrow) == stored
+
+
+@pytest.mark.parametrize("arrow", [*TYPES, pa.struct([("it's", pa.int8()), ('a "b"', pa.list_(pa.bool_()))])], ids=str)
+def test_the_type_declared_in_sqlite_tells_the_type(arrow):
+    told = arrow_of_sqlite(sqlite_type(arrow))
+    without = pa.decimal128(20, 0)  # what SQLite keeps an uint64 as
+    assert told == retyped(arrow, lambda leaf: without if pa.types.is_uint64(leaf) else leaf)
+
+
+@pytest.mark.parametrize(
+    "declared", ["JSON_TEXT", "JSON_TEXT '[]'", "JSON_TEXT '['", "JSON_TEXT '[\"BIG\"]'", "JSON_TEXT '{}'"]
+)
+def test_a_type_that_raypipe_does_not_declare_tells_nothing(declared):
+    assert arrow_of_sqlite(declared) is None
 
 
 @pytest.mark.parametrize(

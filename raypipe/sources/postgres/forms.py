@@ -1,0 +1,127 @@
+"""What a reader keeps of a table's form, and whether a change of it needs the table's rows again.
+
+| change | rows again? |
+|---|---|
+| column dropped, added without a default, given another default, length or precision without a rewrite | no |
+| column added with a default, renamed, of another type; rows rewritten | yes, where they stand |
+| partition attached | its rows, where they stand |
+| partition gone | yes, after a TRUNCATE: nothing says which rows were in it |
+| another key, or a key of another type | yes, after a TRUNCATE: rows have other identities |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+from raypipe.sources.postgres.position import Form
+from raypipe.sources.postgres.schema import Table
+
+# Digits of a column in ``Form.columns``: six for name and type, four for the modifier.
+_TYPE_DIGITS, _DIGITS = 6, 10
+_DROPPED = "0" * _DIGITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a change of a table's form asks for.
+
+    Attributes:
+        load: The table is to be emptied and loaded.
+        backfill: All rows are to be read again.
+        parts: OIDs of partitions whose rows are to be read again.
+    """
+
+    load: bool = False
+    backfill: bool = False
+    parts: tuple[int, ...] = ()
+
+
+def form(
+    oid: int,
+    columns: Sequence[tuple[int, str, int, int]],
+    key: Sequence[str],
+    files: Sequence[tuple[int, int]],
+    missing: Collection[int],
+    *,
+    partitioned: bool,
+) -> Form:
+    """The form of a table.
+
+    Args:
+        oid: Of it.
+        columns: Number, name, type and modifier of each.
+        key: Names of its columns.
+        files: OID and file of the table, or of each of its partitions.
+        missing: Numbers of columns whose default is not in the rows that were there before them.
+        partitioned: Whether it has partitions.
+    """
+    parts = {number: _digits(name, type_oid, typmod) for number, name, type_oid, typmod in columns}
+    told = "".join(parts.get(number, _DROPPED) for number in range(1, max(parts, default=0) + 1))
+    of_key = [(name, type_oid, typmod) for given in key for _, name, type_oid, typmod in columns if name == given]
+    ordered = sorted(files)
+    return Form(
+        oid=oid,
+        columns=told,
+        key=f"{crc32(repr(of_key).encode()):08x}" if key else "",
+        file=crc32(repr(ordered).encode()) if partitioned else ordered[0][1],
+        partitions=tuple(oid for oid, _ in ordered) if partitioned else (),
+        missing=frozenset(missing),
+    )
+
+
+def form_of(table: Table) -> Form:
+    """The form of a table as the catalog has it."""
+    return form(
+        table.oid,
+        [(field.number, field.name, field.type_oid, field.typmod) for field in table.fields],
+        table.key,
+        table.partitions if table.partitioned else ((table.oid, table.file),),
+        [field.number for field in table.fields if field.missing],
+        partitioned=table.partitioned,
+    )
+
+
+def needs(old: Form, new: Form, *, rewritten: bool, empty: int = 0) -> Needs:
+    """What a change of a table's form asks for.
+
+    Args:
+        old: Form that the stream had until now.
+        new: Form that it has from here on.
+        rewritten: Whether a change of the file may mean that rows were rewritten; not where rewrites are told.
+        empty: OID of a partition that was made, not attached, 0 for none: its rows all come by.
+    """
+    gone = set(old.partitions) - set(new.partitions)
+    if old.key != new.key or gone:
+        return Needs(load=True)
+    other_file = bool(old.file) and old.file != new.file
+    came = tuple(sorted(set(new.partitions) - set(old.partitions) - {empty}))
+    if new.partitions and not came and old.partitions == new.partitions and other_file and rewritten:
+        # A TRUNCATE of a single partition is not in the stream, and looks from here as a rewrite does.
+        return Needs(load=True)
+    return Needs(backfill=_columns_need_rows(old, new, rewritten=rewritten and other_file), parts=came)
+
+
+def _columns_need_rows(old: Form, new: Form, *, rewritten: bool) -> bool:
+    if rewritten and not new.partitions:
+        return True
+    before, after = _columns(old), _columns(new)
+    for number, column in enumerate(after, start=1):
+        if column == _DROPPED:
+            continue
+        if number > len(before):
+            if number in new.missing:
+                return True
+        elif column[:_TYPE_DIGITS] != before[number - 1][:_TYPE_DIGITS]:
+            return True
+    return False
+
+
+def _columns(of: Form) -> list[str]:
+    return [of.columns[at : at + _DIGITS] for at in range(0, len(of.columns), _DIGITS)]
+
+
+def _digits(name: str, type_oid: int, typmod: int) -> str:
+    of_type = crc32(repr((name, type_oid)).encode()) & 0xFFFFFF
+    return f"{of_type or 1:06x}{typmod & 0xFFFF ^ typmod >> 16 & 0xFFFF:04x}"

@@ -1,0 +1,131 @@
+"""What a change of a table's form asks for, and what of it a position keeps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from raypipe.sources.postgres.address import parse_address
+from raypipe.sources.postgres.events import Message
+from raypipe.sources.postgres.forms import Needs, form, needs
+from raypipe.sources.postgres.position import Backfill, Form, Known, Position
+from raypipe.sources.postgres.telling import Altered, Dropped, Rewritten, read
+
+INT, BIGINT, TEXT, NUMERIC = 23, 20, 25, 1700
+COLUMNS = [(1, "id", INT, -1), (2, "name", TEXT, -1), (3, "price", NUMERIC, 655366)]
+
+
+def made(columns=COLUMNS, *, key=("id",), file=7, missing=(), parts=None) -> Form:
+    files = [(5, file)] if parts is None else parts
+    return form(5, columns, key, files, missing, partitioned=parts is not None)
+
+
+STOOD = made()
+ROOT = made(parts=[(11, 1), (12, 2)])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "asked"),
+    [
+        (STOOD, made(), Needs()),
+        (STOOD, made(COLUMNS[:2]), Needs()),
+        (STOOD, made([*COLUMNS, (4, "note", TEXT, -1)]), Needs()),
+        (STOOD, made([*COLUMNS, (4, "note", TEXT, -1)], missing=[4]), Needs(backfill=True)),
+        (made(COLUMNS[:2]), made([*COLUMNS[:2], (4, "note", TEXT, -1)], missing=[4]), Needs(backfill=True)),
+        (STOOD, made([COLUMNS[0], (2, "title", TEXT, -1), COLUMNS[2]]), Needs(backfill=True)),
+        (STOOD, made([*COLUMNS[:2], (3, "price", NUMERIC, 786438)]), Needs()),
+        (STOOD, made([(1, "id", BIGINT, -1), *COLUMNS[1:]]), Needs(load=True)),
+        (STOOD, made(key=("name",)), Needs(load=True)),
+        (STOOD, made(file=8), Needs()),
+        (ROOT, made(parts=[(11, 1), (12, 2), (13, 3)]), Needs(parts=(13,))),
+        (ROOT, made(parts=[(11, 1)]), Needs(load=True)),
+    ],
+)
+def test_a_change_asks_for_no_more_than_it_must(old, new, asked):
+    assert needs(old, new, rewritten=False) == asked
+
+
+def test_where_nobody_tells_another_file_means_other_rows():
+    assert needs(STOOD, made(file=8), rewritten=True) == Needs(backfill=True)
+    assert needs(made(file=0), made(file=8), rewritten=True) == Needs()
+    assert needs(ROOT, made(parts=[(11, 1), (12, 9)]), rewritten=True) == Needs(load=True)
+
+
+def test_a_partition_that_was_made_empty_brings_no_rows():
+    assert needs(ROOT, made(parts=[(11, 1), (12, 2), (13, 3)]), rewritten=False, empty=13) == Needs()
+
+
+def test_a_position_keeps_forms_and_what_is_due():
+    position = Position(
+        system="1",
+        database=2,
+        slot="s",
+        timeline=1,
+        lsn=99,
+        tables={
+            "public.a": Known(version=3, print="p", form=STOOD),
+            "public.b": Known(version=1, print="q", form=ROOT),
+            "public.c": Known(version=1, print="of an earlier release"),
+        },
+        due={"public.b": 12},
+        backfills={"public.a": Backfill(cursor=("7",), rows=7, since=4, part=13)},
+    )
+    assert Position.parse(position.to_text()) == position
+    assert position.unfinished == ("public.a", "public.b")
+
+
+ADDRESS = parse_address("shop", "postgresql://u@h/d?slot=mine")
+
+
+def message(content: object, *, prefix: str = "raypipe", transactional: bool = True) -> Message:
+    text = content if isinstance(content, str) else json.dumps(content)
+    return Message(transactional=transactional, lsn=1, prefix=prefix, content=text.encode())
+
+
+def test_messages_that_are_ours_are_read():
+    dropped = {"slot": "mine", "event": "sql_drop", "tag": "DROP TABLE", "oids": [5, 6]}
+    assert read(message(dropped), ADDRESS) == Dropped(oids=(5, 6), command="DROP TABLE")
+    rewritten = {"slot": "mine", "event": "table_rewrite", "tag": "ALTER TABLE", "oid": 5, "reason": 4}
+    assert read(message(rewritten), ADDRESS) == Rewritten(oid=5, command="ALTER TABLE")
+    assert read(message({**rewritten, "reason": 8}), ADDRESS) is None
+    columns = [{"number": n, "name": name, "type": t, "typmod": m, "missing": False} for n, name, t, m in COLUMNS]
+    altered = {
+        "slot": "mine",
+        "event": "ddl_command_end",
+        "tag": "ALTER TABLE",
+        "object": 5,
+        "oid": 5,
+        "schema": "public",
+        "table": "a",
+        "kind": "r",
+        "files": [[5, 7]],
+        "columns": columns,
+        "key": ["id"],
+    }
+    told = read(message(altered), ADDRESS)
+    assert isinstance(told, Altered)
+    assert (told.path, told.form, told.made) == ("public.a", STOOD, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "mine",
+        "{",
+        "{}",
+        "[]",
+        '{"slot": "mine"}',
+        '{"slot": "other", "event": "sql_drop"}',
+        '{"slot": "mine", "event": 1}',
+        '{"slot": "mine", "event": "ddl_command_end", "tag": "x", "columns": 3}',
+    ],
+)
+def test_whatever_else_comes_under_our_prefix_is_nothing(content):
+    assert read(message(content), ADDRESS) is None
+
+
+def test_nothing_that_is_not_transactional_counts():
+    dropped = {"slot": "mine", "event": "sql_drop", "tag": "DROP TABLE", "oids": [5]}
+    assert read(message(dropped, transactional=False), ADDRESS) is None
+    assert read(message(dropped, prefix="others"), ADDRESS) is None

@@ -173,7 +173,7 @@ class _StatefulExecutor:
                     epoch.feed(relation, batch)
                 yield output if relation in self._wanted else None
             yield None
-            faults.point("state.views.before")
+            faults.point("epoch.views.before")
             made = epoch.finish()
             while True:
                 began = time.perf_counter()
@@ -182,7 +182,7 @@ class _StatefulExecutor:
                 if output is None:
                     break
                 yield output
-            faults.point("state.views.after")
+            faults.point("epoch.views.after")
         except (Unavailable, OutcomeUnknown):
             self._stateful.drop()  # maybe it was the state's disk; what it holds is read again in any case
             raise

@@ -41,7 +41,8 @@ def test_sinks_follow_joins_aggregates_windows_and_steps_on_steps(shop: Shop) ->
 POINTS = [
     point
     for point in faults.POINTS
-    if point.startswith(("state.", "sink.commit")) and not point.startswith(("state.checkpoint", "state.merge"))
+    if point.startswith(("state.", "epoch.views.", "sink.commit"))
+    and not point.startswith(("state.checkpoint", "state.merge"))
 ]
 
 

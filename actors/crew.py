@@ -70,6 +70,13 @@ class RayCrew:
         self._sinks[name] = self._start_sink(name)
         return self._ask_to_open(name, claim)
 
+    def fits(self) -> bool:
+        """There is no state."""
+        return True
+
+    def keep(self, cuts: Collection[int]) -> None:
+        """There is no state."""
+
     def _start_sink(self, name: str) -> Any:
         return start(SinkActor, self._name(f"sink:{name}"), self._sink_plans[name], self._plan.pipeline, name)
 

@@ -20,10 +20,11 @@ import raypipe
 from actors.asking import ActorLost, answer, start
 from actors.coordinator import CoordinatorActor
 from raypipe.engine.status import HEARTBEAT_S, Status
-from raypipe.errors import Unavailable
+from raypipe.errors import SqlError, Unavailable
 from raypipe.local.conductor import Until
 from raypipe.local.teller import Observer
 from raypipe.plan.model import Plan
+from raypipe.plan.views import ViewPlan
 
 NAMESPACE = "raypipe"
 # Ray gathers up to 100 objects that nobody needs for up to a second before it frees them: by then an epoch has touched
@@ -55,8 +56,10 @@ def run_on_ray(
     Raises:
         Fenced: a later run took over.
         Unavailable: the cluster cannot be reached, or the coordinator kept dying.
+        SqlError: a step is stateful.
         RaypipeError: what no retry could mend.
     """
+    _refuse_state(plan)
     stop = stop or Event()
     not_begun = Status(pipeline=plan.pipeline, runner="ray", state="stopped")
     if stop.is_set():
@@ -73,6 +76,15 @@ def run_on_ray(
     finally:
         if started:
             ray.shutdown()
+
+
+def _refuse_state(plan: Plan) -> None:
+    stateful = [step.name for step in plan.steps if isinstance(step, ViewPlan)]
+    if stateful:
+        raise SqlError(
+            f"Stateful steps (joins, aggregates, windows) run in one process only so far: {', '.join(stateful)}.",
+            remedy="Run the pipeline with --local.",
+        )
 
 
 def connect(address: str | None) -> bool:

@@ -19,6 +19,7 @@ from benchmarks.report import as_json, as_markdown, as_table
 # Imported one by one when their turn comes: a benchmark of memory or of start-up must not pay for its neighbours.
 BENCHMARKS = {
     "startup": "Startup",
+    "trace_probe": "TraceProbe",
     "log_roundtrip": "LogRoundtrip",
     "capture_overhead": "CaptureOverhead",
     "shop_backlog": "ShopBacklog",

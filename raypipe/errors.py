@@ -136,6 +136,10 @@ class Corrupt(RaypipeError):
     kind = Kind.CORRUPT
 
 
+class StateLost(Corrupt):
+    """The state of stateful steps cannot be read or is not kept for the version asked for: it must be rebuilt."""
+
+
 class SchemaMismatch(RaypipeError):
     """A table or column is not what the plan needs."""
 

@@ -39,6 +39,16 @@ POINTS = (
     "source.acknowledge.after",
     "epoch.begin",
     "epoch.step.after",
+    "epoch.views.before",
+    "epoch.views.after",
+    "state.open.claimed",
+    "state.commit.before",
+    "state.commit.written",
+    "state.commit.named",
+    "state.commit.after",
+    "state.merge.written",
+    "state.checkpoint.run",
+    "state.checkpoint.named",
     "sink.open.after",
     "sink.write.after",
     "sink.commit.before",
@@ -65,6 +75,9 @@ MUTANTS = (
     "mutant.repair_before_slot",  # a repair compares with the source as it was before the slot was made
     "mutant.repair_keeps_gone",  # a repair leaves keys alone that are gone from the source
     "mutant.retain_early",  # the log forgets what a sink has not committed
+    "mutant.state_name_early",  # a commit of the state gets its name before it is whole
+    "mutant.state_drop_weight",  # equal rows of the state are merged without adding their weights
+    "mutant.state_unset_key",  # rows whose key holds a NULL are left out of the state
 )
 
 

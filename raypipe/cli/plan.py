@@ -31,6 +31,9 @@ def plan(file: File = PIPELINE_FILE, json: Json = False) -> None:
 
 def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
     """A plan as plain values, without secrets."""
+    from raypipe.cli.operators import operators
+    from raypipe.plan.views import ViewPlan
+
     return {
         "ok": True,
         "pipeline": plan.pipeline,
@@ -51,9 +54,10 @@ def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
         "steps": [
             {
                 "name": step.name,
-                "runs": "row-wise",
+                "runs": "stateful" if isinstance(step, ViewPlan) else "row-wise",
                 "reason": step.reason,
-                "reads": list(dict.fromkeys(branch.relation for branch in step.branches)),
+                "reads": list(step.inputs),
+                **({"operators": operators(step)} if isinstance(step, ViewPlan) else {}),
                 **_relation(step.schema),
             }
             for step in plan.steps
@@ -116,6 +120,9 @@ def _lines(plan: dict[str, Any]) -> list[str]:
                 ("reads", ", ".join(step["reads"])),
                 ("makes", f"{', '.join(column['name'] for column in step['columns'])} ({_key(step)})"),
             ]
+        )
+        lines += aligned(
+            (f"  {made['name']}", made["what"], made["keeps"], made["costs"]) for made in step.get("operators", ())
         )
     for sink in plan["sinks"]:
         shards = f" and {len(sink['urls']) - 1} more, by hash of the key" if len(sink["urls"]) > 1 else ""

@@ -14,9 +14,12 @@ from raypipe.contracts.source import (
     Source,
     SourceView,
 )
+from raypipe.contracts.state import WEIGHT, WEIGHT_FIELD, StateStore, Trace, TraceSchema, Work
 from raypipe.contracts.step import Step
 
 __all__ = [
+    "WEIGHT",
+    "WEIGHT_FIELD",
     "CanBeRepaired",
     "CanPauseLoads",
     "CanReadAgain",
@@ -39,5 +42,9 @@ __all__ = [
     "SinkContents",
     "Source",
     "SourceView",
+    "StateStore",
     "Step",
+    "Trace",
+    "TraceSchema",
+    "Work",
 ]

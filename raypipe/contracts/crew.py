@@ -117,6 +117,17 @@ class Crew(Protocol):
         """
         ...
 
+    def fits(self) -> bool:
+        """Whether the state of stateful steps fits what the sinks hold, asked once all are open.
+
+        If not, the state was emptied, and every sink must be opened again: its tables then await a load.
+        """
+        ...
+
+    def keep(self, cuts: Collection[int]) -> None:
+        """The state of other cuts than these (and later ones) will not be asked for any more."""
+        ...
+
     def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts a reader for each instance.
 

@@ -67,6 +67,7 @@ class Coordinator:
         self._sinks = {name: SinkProgress() for name in sinks}
         self._sizing = sizing
         self._barrier: int | None = None
+        self._carried: set[int] = set()  # cuts that epochs were to end at, as far as a sink may hold them
 
     @property
     def sinks(self) -> dict[str, SinkProgress]:
@@ -104,6 +105,20 @@ class Coordinator:
         backoff = before.backoff.after_failure(now, at_once=error.directive is Directive.REOPEN)
         self._sinks[sink] = replace(before, held=False, backoff=backoff, error=str(error))
 
+    def reopen(self, sink: str) -> None:
+        """What a sink holds must be asked again, though nothing failed."""
+        self._sinks[sink] = replace(self._sinks[sink], held=False)
+
+    def goes_on_from(self) -> set[int]:
+        """Numbers of the cuts that an epoch may begin at; while a sink is not open, also all later ones that were held.
+
+        A sink that failed may hold a later cut than it is known to hold: one that another sink was carried to.
+        """
+        known = {_number(sink.cut) for sink in self._sinks.values()}
+        if all(sink.held for sink in self._sinks.values()):
+            self._carried = {number for number in self._carried if number in known}
+        return known | self._carried
+
     def exhausted(self, now: float, give_up_s: float | None) -> str | None:
         """A sink that has failed for longer than ``give_up_s``; None if there is none."""
         return next((name for name, s in self._sinks.items() if s.backoff.exhausted(now, give_up_s)), None)
@@ -134,6 +149,7 @@ class Coordinator:
             others = [number for number in behind if number > start]
             upto = self._choose(after, cuts, ceiling=others[0] if others else None)
             if upto is not None:
+                self._carried.add(upto.number)
                 return RunEpoch(sinks=members, after=after, upto=upto)
         retries = [sink.backoff.retry_at for sink in self._sinks.values() if not sink.held]
         return Wait(until=min(retries, default=None))

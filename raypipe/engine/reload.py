@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from raypipe.contracts import Reload
 from raypipe.model import Committed, SinkTable
-from raypipe.plan.model import Plan
+from raypipe.plan.model import Plan, StepPlan
 
 
 def tables_to_reload(
@@ -44,6 +44,6 @@ def tables_to_reload(
 
 def _topics_of_branch(plan: Plan, relation: str, branch: int) -> tuple[str, ...]:
     for step in plan.steps:
-        if step.name == relation and len(step.branches) == step.schema.branches:
+        if step.name == relation and isinstance(step, StepPlan) and len(step.branches) == step.schema.branches:
             return plan.topics_of(step.branches[branch].relation)
     return plan.topics_of(relation)

@@ -12,6 +12,7 @@ from raypipe.errors import Kind, RaypipeError, SchemaMismatch, Unavailable
 from raypipe.model import Mode, SinkTable, TableSchema
 from raypipe.plan import compile_step, order_steps
 from raypipe.plan.model import InstancePlan, Plan, SinkPlan, StepPlan
+from raypipe.plan.views import ViewPlan
 from raypipe.sinks.types import check_key, check_names, stored_schema
 from raypipe.sources import open_source
 from raypipe.spec import Pipeline, PipelineFileError, Problem, Url, resolve_url
@@ -62,7 +63,15 @@ class _Assembly:
         if self._unavailable:
             raise self._unavailable[0][1]
         limits = {name: float(value) for name, value in pipeline.limits.model_dump().items()}
-        return Plan(pipeline=pipeline.pipeline, log=log, instances=instances, steps=steps, sinks=sinks, limits=limits)
+        return Plan(
+            pipeline=pipeline.pipeline,
+            log=log,
+            instances=instances,
+            steps=steps,
+            sinks=sinks,
+            limits=limits,
+            state=str(pipeline.folder / (pipeline.state or f"{pipeline.pipeline}.state")),
+        )
 
     def _instances(self) -> Iterator[InstancePlan]:
         for name, source in self._pipeline.sources.items():
@@ -99,7 +108,7 @@ class _Assembly:
     def _source(self, name: str, url: str, tables: tuple[str, ...]) -> Source:
         return open_source(name, url, tables, pipeline=self._pipeline.pipeline)
 
-    def _steps(self) -> Iterator[StepPlan]:
+    def _steps(self) -> Iterator[StepPlan | ViewPlan]:
         for name in self._order():
             inputs = {relation: schema for relation, schema in self._schemas.items() if relation not in self._broken}
             try:

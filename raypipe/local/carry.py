@@ -119,7 +119,7 @@ def carry(
         raise
     began = time.perf_counter()
     committed, rejected = commit(at_work)
-    seconds = executor.seconds | {"write_sinks": write_s, "commit_sinks": time.perf_counter() - began}
+    seconds = {**executor.seconds, "write_sinks": write_s, "commit_sinks": time.perf_counter() - began}
     return EpochOutcome(
         committed=committed,
         failed=failed | rejected,

@@ -125,6 +125,20 @@ class Conductor:
                 self._stop.wait(backoff.retry_at - now)
 
     def _start(self) -> None:
+        opened = self._open_all()
+        if opened is not None and not self._crew.fits():
+            for sink in opened:
+                self._coordinator.reopen(sink)
+            opened = self._open_all()
+        if opened is None:
+            return
+        reload = tables_to_reload(self._plan, self._crew.sinks(), opened, self._log.load_begins)
+        if reload:
+            logger.info("tables will be loaded again", extra={"tables": [each.table for each in reload]})
+        self._crew.start_readers(self._ownership.renewed(), reload)
+
+    def _open_all(self) -> dict[str, Committed] | None:
+        """Opens every sink, however long it takes; None if the run shall end."""
         opened: dict[str, Committed] = {}
         while len(opened) < len(self._crew.sinks()):
             decision = self._coordinator.decide([], time.monotonic())
@@ -133,11 +147,8 @@ class Conductor:
                 if committed is not None:
                     opened[decision.sink] = committed
             elif not self._pause(decision):
-                return
-        reload = tables_to_reload(self._plan, self._crew.sinks(), opened, self._log.load_begins)
-        if reload:
-            logger.info("tables will be loaded again", extra={"tables": [each.table for each in reload]})
-        self._crew.start_readers(self._ownership.renewed(), reload)
+                return None
+        return opened
 
     def _loop(self) -> None:
         log_trouble = Backoff()
@@ -228,6 +239,7 @@ class Conductor:
             oldest = self._log.last_cut()
         if oldest is not None:
             self._log.retain(oldest)
+            self._crew.keep(self._coordinator.goes_on_from())
 
     def _open(self, sink: str) -> Committed | None:
         now = time.monotonic()

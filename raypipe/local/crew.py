@@ -9,8 +9,9 @@ from functools import partial
 from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source
 from raypipe.errors import RaypipeError
 from raypipe.local.carry import carry
-from raypipe.local.inline import InlineExecutor, Steps
+from raypipe.local.inline import Executor, InlineExecutor, Steps
 from raypipe.local.reader import Reader
+from raypipe.local.stateful import Stateful
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
 
@@ -22,7 +23,8 @@ class LocalCrew:
         plan: What to run.
         log: Of the conductor's thread.
         steps: To run on every batch.
-        sinks: Made, not open.
+        open_sinks: Makes the sinks of a plan, not open.
+        stateful: Steps to run on every epoch.
         open_log: Makes a log object for a reader's thread.
         open_source: Makes the source of an instance.
     """
@@ -33,14 +35,19 @@ class LocalCrew:
         plan: Plan,
         log: Log,
         steps: Steps,
-        sinks: Iterable[Sink],
+        open_sinks: Callable[[Plan], Iterable[Sink]],
+        stateful: Stateful,
         open_log: Callable[[], Log],
         open_source: Callable[[str], Source],
     ) -> None:
         self._plan = plan
         self._log = log
         self._steps = steps
-        self._sinks = {sink.name: sink for sink in sinks}
+        self._stateful = stateful
+        self._open_sinks = open_sinks
+        self._sinks = {sink.name: sink for sink in open_sinks(plan)}
+        self._stands_by_state = not stateful.needed  # the sinks' tables name the state that they are views of
+        self._held: dict[str, Committed] = {}
         self._generations: dict[str, int] = {}
         self._open_log = open_log
         self._open_source = open_source
@@ -54,11 +61,37 @@ class LocalCrew:
 
     def open_sink(self, name: str, claim: Claim) -> Committed:
         """Opens a sink, or again."""
+        self._stateful.open(claim.generation)
+        if not self._stands_by_state:
+            self._make_sinks_again()
         with suppress(RaypipeError):
             self._sinks[name].abort()
         self._generations[name] = claim.generation
         self._resting = False
-        return self._sinks[name].open(claim.generation)
+        self._held[name] = self._sinks[name].open(claim.generation)
+        return self._held[name]
+
+    def _make_sinks_again(self) -> None:
+        for sink in self._sinks.values():
+            with suppress(RaypipeError):
+                sink.close()
+        self._sinks = {sink.name: sink for sink in self._open_sinks(self._stateful.planned())}
+        self._stands_by_state = True
+
+    def fits(self) -> bool:
+        """Whether the state fits what the sinks hold."""
+        if not self._stateful.needed or self._stateful.fits(self._cuts()):
+            return True
+        self._make_sinks_again()
+        return False
+
+    def _cuts(self) -> list[Cut | None]:
+        """Of the sinks that stateful steps feed."""
+        return [held.cut for name, held in self._held.items() if self._stateful.feeds(self._sinks[name].tables)]
+
+    def keep(self, cuts: Collection[int]) -> None:
+        """Passes it on to the state."""
+        self._stateful.keep(cuts)
 
     def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts one thread for each instance."""
@@ -87,14 +120,21 @@ class LocalCrew:
     ) -> EpochOutcome:
         """Carries an epoch in the calling thread."""
         self._resting = False
-        return carry(
-            executor=InlineExecutor(self._log, self._steps, self._relations),
+        executor: Executor = InlineExecutor(self._log, self._steps, self._relations)
+        if self._stateful.needed:
+            held = [(self._held[name], self._sinks[name].tables) for name in sinks]
+            lowest = min(self._cuts(), key=lambda cut: cut.number if cut is not None else 0, default=None)
+            executor = self._stateful.executor(executor, held, lowest)
+        outcome = carry(
+            executor=executor,
             sinks={name: self._sinks[name] for name in sinks},
             generations=self._generations,
             after=after,
             upto=upto,
             keep_going=keep_going,
         )
+        self._held.update(outcome.committed)
+        return outcome
 
     def rest(self) -> None:
         """Lets go of locks; called often, acts once after work."""

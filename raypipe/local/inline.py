@@ -33,8 +33,16 @@ class Executor(Protocol):
     """
 
     name: str
-    rows: int
-    seconds: dict[str, float]
+
+    @property
+    def rows(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """See above."""
+        ...
 
     def outputs(self, after: Cut | None, upto: Cut) -> Iterator[tuple[str, ChangeBatch] | None]:
         """Yields (relation, changes), and None now and then so that the caller can look up."""

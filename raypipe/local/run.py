@@ -7,6 +7,7 @@ from threading import Event
 from raypipe.engine.status import Status
 from raypipe.local.conductor import Conductor, Until
 from raypipe.local.crew import LocalCrew
+from raypipe.local.stateful import Stateful
 from raypipe.local.teller import Observer
 from raypipe.log import open_existing_log, open_log
 from raypipe.plan.model import Plan
@@ -34,15 +35,16 @@ def run_local(
         RaypipeError: what no retry could mend.
     """
     log = open_log(plan.log, pipeline=plan.pipeline)
-    sinks = [unit for sink in plan.sinks for unit in open_sinks(sink, plan.pipeline)]
-    relations = {table.relation for sink in sinks for table in sink.tables}
-    flow = Flow(plan, relations)
+    relations = {table.relation for sink in plan.sinks for table in sink.tables}
+    stateful = Stateful(plan, relations, log.identity)
+    flow = Flow(plan, stateful.streamed(relations))
     try:
         crew = LocalCrew(
             plan=plan,
             log=log,
             steps=flow,
-            sinks=sinks,
+            open_sinks=lambda planned: [unit for sink in planned.sinks for unit in open_sinks(sink, plan.pipeline)],
+            stateful=stateful,
             open_log=lambda: open_existing_log(plan.log, pipeline=plan.pipeline),
             open_source=lambda name: open_instance(plan, name),
         )
@@ -51,5 +53,6 @@ def run_local(
         )
         return conductor.run()
     finally:
+        stateful.close()
         flow.close()
         log.close()

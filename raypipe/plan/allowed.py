@@ -1,9 +1,9 @@
-"""What the tree of a row-wise view may consist of: an allow-list of node classes and calls, over DuckDB's own tree."""
+"""What the tree of a view may consist of: an allow-list of node classes and calls, over DuckDB's own tree."""
 
 from __future__ import annotations
 
 from raypipe.plan.functions import Nature, catalogue, nature_of
-from raypipe.plan.text import STATEFUL, StepText, did_you_mean
+from raypipe.plan.text import StepText, did_you_mean
 from raypipe.plan.tree import Node, byte_offset, walk
 
 UNSTABLE = (
@@ -17,7 +17,7 @@ TABLE_FUNCTION = (
 _EXPRESSIONS = frozenset(
     (
         *("BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT"),
-        *("FUNCTION", "LAMBDA", "OPERATOR", "STAR", "TYPE"),
+        *("FUNCTION", "LAMBDA", "OPERATOR", "STAR", "SUBQUERY", "TYPE", "WINDOW"),
     )
 )
 # Expressions that are none of the above, in words.
@@ -29,7 +29,7 @@ _REFUSED = {
 
 
 def refusals(text: StepText, tree: Node) -> list[tuple[int, str]]:
-    """What a row-wise view may not hold, as (offset in characters, sentence)."""
+    """What no view may hold, as (offset in characters, sentence)."""
     found: list[tuple[int, str]] = []
     place = 0
     for node in walk(tree):
@@ -46,22 +46,28 @@ def _refusal(node: Node) -> str | None:
     kind = node.get("class")
     if kind == "FUNCTION":
         return _refused_call(str(node["function_name"]), len(node["arguments"]))
-    if kind == "WINDOW":
-        return STATEFUL.format(what=f"the window function {node['function_name']}()")
-    if kind == "SUBQUERY":
-        return STATEFUL.format(what="a subquery in an expression")
     if kind is None or kind in _EXPRESSIONS:
         return None
     what = _REFUSED.get(kind, f"an expression of the kind {kind}")
     return f"{{step}} uses {what}{{where}}, which is not possible in a step."
 
 
+def stateful(tree: Node) -> bool:
+    """Whether a tree has an expression that needs other rows than the one at hand."""
+    return any(
+        node.get("class") in ("WINDOW", "SUBQUERY")
+        or (
+            node.get("class") == "FUNCTION"
+            and nature_of(str(node["function_name"]), len(node["arguments"])) is Nature.STATEFUL
+        )
+        for node in walk(tree)
+    )
+
+
 def _refused_call(name: str, arguments: int) -> str | None:
     match nature_of(name, arguments):
-        case Nature.ROW_WISE:
+        case Nature.ROW_WISE | Nature.STATEFUL:
             return None
-        case Nature.STATEFUL:
-            return STATEFUL.format(what="the aggregate " + ("count(*)" if name == "count_star" else f"{name}()"))
         case Nature.UNSTABLE:
             return UNSTABLE.format(name=f"{name}()")
         case Nature.TABLE:

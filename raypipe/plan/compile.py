@@ -21,6 +21,8 @@ from raypipe.plan.scope import quote
 from raypipe.plan.text import StepText
 from raypipe.plan.tree import parse, text_of
 from raypipe.plan.types import has_null, plain
+from raypipe.plan.views.compile import compile_view
+from raypipe.plan.views.model import ViewPlan
 
 # The branch number is one signed byte in every batch.
 MOST_BRANCHES = 128
@@ -29,8 +31,8 @@ _DESCRIBE = "DESCRIBE "
 
 def compile_step(
     name: str, sql: str, inputs: Mapping[str, TableSchema], input_views: Mapping[str, str], location: str = ""
-) -> StepPlan:
-    """Plans a row-wise step.
+) -> StepPlan | ViewPlan:
+    """Plans a step: row by row if its SQL needs no other rows than the one that changed, else as a stateful view.
 
     Args:
         name: Of the step.
@@ -40,19 +42,22 @@ def compile_step(
         location: Where the step stands, for messages; may be empty.
 
     Raises:
-        SqlError: it is wrong, stateful, not deterministic, or looks beyond its row.
+        SqlError: it is wrong, not deterministic, or looks beyond its inputs.
         SchemaMismatch: it reads a table that is not among the inputs.
     """
     text = StepText(name, sql, location)
     with closing(Sandbox()) as sandbox:
         tree = parse(sandbox, text)
-        refused = [*constructs.refusals(text), *allowed.refusals(text, tree)]
+        stateful = constructs.stateful(text)
+        refused = [*constructs.impossible(text), *allowed.refusals(text, tree)]
         if refused:
             offset, sentence = min(refused, key=lambda found: found[0])
             raise text.problem(sentence, offset)
         _create_inputs(sandbox, inputs)
-        resolve(text, tree, inputs)
+        reads = [reference.relation for reference in resolve(text, tree, inputs)]
         columns = _columns(sandbox, text)
+        if (stateful or allowed.stateful(tree)) and reads:
+            return compile_view(text, inputs, input_views, columns, reads, sandbox)
         paths = Rewriter(text, inputs, sandbox).paths(tree)
         branch_sql = [text_of(sandbox, path.node) for path in paths]
     key, why_not = _key(paths, inputs)

@@ -1,11 +1,11 @@
-"""Finds with sqlglot what makes a SELECT stateful, and names it as the user wrote it."""
+"""Finds with sqlglot what makes a SELECT stateful, and what no step can do, and names it as the user wrote it."""
 
 from __future__ import annotations
 
 from sqlglot import Token, exp, parse_one
 from sqlglot.errors import ParseError
 
-from raypipe.plan.text import STATEFUL, StepText
+from raypipe.plan.text import StepText
 
 # Construct: (its name in a sentence, the keywords it begins with). Calls and windows are judged by ``allowed``.
 _CONSTRUCTS: dict[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
@@ -26,14 +26,50 @@ _CONSTRUCTS: dict[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
 }
 
 
-def refusals(text: StepText) -> list[tuple[int, str]]:
-    """Stateful constructs, as (offset in characters, sentence).
+# What has no one answer, or none that can be kept: (name, keywords, what to write instead).
+_IMPOSSIBLE: dict[type[exp.Expr], tuple[str, tuple[str, ...], str]] = {
+    exp.TableSample: ("a sample", ("SAMPLE", "TABLESAMPLE"), "a WHERE on a hash of the key"),
+    exp.Pivot: ("PIVOT or UNPIVOT", ("PIVOT", "UNPIVOT"), "GROUP BY with aggregates that have a FILTER"),
+}
+IMPOSSIBLE = "{{step}} uses {what}{{where}}, which cannot be kept up to date; write {instead}."
+
+
+def impossible(text: StepText) -> list[tuple[int, str]]:
+    """What no step can do, as (offset in characters, sentence)."""
+    tree, tokens = _parsed(text), text.tokens()
+    found = []
+    for node in tree.walk():
+        for kind, (what, keywords, instead) in _IMPOSSIBLE.items():
+            if isinstance(node, kind):
+                found.append((_offset(node, keywords, tokens), IMPOSSIBLE.format(what=what, instead=instead)))
+        if isinstance(node, exp.With) and node.args.get("recursive"):
+            sentence = IMPOSSIBLE.format(what="WITH RECURSIVE", instead="as many joins as the recursion is deep")
+            found.append((_offset(node, ("RECURSIVE",), tokens), sentence))
+        if isinstance(node, exp.Join) and node.method == "POSITIONAL":
+            sentence = IMPOSSIBLE.format(what="a POSITIONAL join", instead="a join by a column")
+            found.append((_offset(node, ("POSITIONAL",), tokens), sentence))
+    return found
+
+
+def stateful(text: StepText) -> list[tuple[int, str]]:
+    """Stateful constructs, as (offset in characters, what).
 
     Raises:
         SqlError: sqlglot cannot read what DuckDB can.
     """
+    tree, tokens = _parsed(text), text.tokens()
+    found = []
+    for node in tree.walk():
+        named = _named(node)
+        if named:
+            what, keywords = named
+            found.append((_offset(node, keywords, tokens), what))
+    return found
+
+
+def _parsed(text: StepText) -> exp.Expr:
     try:
-        tree = parse_one(text.sql, dialect="duckdb")
+        return parse_one(text.sql, dialect="duckdb")
     except ParseError as error:
         place = error.errors[0] if error.errors else {}
         line, column = place.get("line"), place.get("col")
@@ -44,14 +80,6 @@ def refusals(text: StepText) -> list[tuple[int, str]]:
         raise text.problem(
             "{step} has SQL that raypipe cannot classify{where}; write this part in another way.", offset
         ) from error
-    tokens = text.tokens()
-    found = []
-    for node in tree.walk():
-        named = _named(node)
-        if named:
-            what, keywords = named
-            found.append((_offset(node, keywords, tokens), STATEFUL.format(what=what)))
-    return found
 
 
 def _named(node: exp.Expr) -> tuple[str, tuple[str, ...]] | None:

@@ -100,3 +100,16 @@ def nature_of(name: str, arguments: int) -> Nature | None:
     if name.lower() == "age" and arguments == 1:
         return Nature.UNSTABLE  # age(x) counts from today, age(x, y) does not
     return catalogue().get(name.lower())
+
+
+@cache
+def aggregates() -> frozenset[str]:
+    """Names of DuckDB's aggregates, macros over them included."""
+    sandbox = Sandbox()
+    try:
+        rows = sandbox.ask(
+            "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type = 'aggregate'"
+        )
+    finally:
+        sandbox.close()
+    return frozenset(row[0] for row in rows) | _STATEFUL_MACROS

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raypipe.model import SinkTable, TableSchema
+from raypipe.plan.views.model import ViewPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,11 @@ class StepPlan:
     reason: str
     view: str
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Relations it reads, as users write them."""
+        return tuple(dict.fromkeys(branch.relation for branch in self.branches))
+
 
 @dataclass(frozen=True, kw_only=True)
 class SinkPlan:
@@ -94,14 +100,16 @@ class Plan:
         steps: In an order in which inputs come first.
         sinks: In the file's order.
         limits: Bounds in force (see ``raypipe.spec``): ``epoch_bytes``, ``log_bytes`` …
+        state: Folder of what stateful steps remember.
     """
 
     pipeline: str
     log: str = field(repr=False)  # secrets are filled in
     instances: tuple[InstancePlan, ...]
-    steps: tuple[StepPlan, ...]
+    steps: tuple[StepPlan | ViewPlan, ...]
     sinks: tuple[SinkPlan, ...]
     limits: Mapping[str, float] = field(default_factory=dict)
+    state: str = ""
 
     def topic(self, relation: str) -> str | None:
         """Topic of a source table named as users write it; None for a step."""
@@ -118,6 +126,6 @@ class Plan:
             return (topic,)
         step = next(step for step in self.steps if step.name == relation)
         found: dict[str, None] = {}
-        for branch in step.branches:
-            found.update(dict.fromkeys(self.topics_of(branch.relation)))
+        for below in step.inputs:
+            found.update(dict.fromkeys(self.topics_of(below)))
         return tuple(found)

@@ -7,6 +7,9 @@ from raypipe.plan.model import BranchPlan, Plan, StepPlan
 from raypipe.plan.rewrite import CHANGES, ROW
 from raypipe.plan.scope import quote
 from raypipe.plan.text import StepText
+from raypipe.plan.views import ViewPlan
+
+Steps = dict[str, StepPlan | ViewPlan]
 
 
 def oracle_sql(plan: Plan, relation: str) -> str:
@@ -32,23 +35,24 @@ def oracle_sql(plan: Plan, relation: str) -> str:
     return f"WITH {', '.join(ctes)} SELECT * FROM {quote(_numbered(steps[relation]))}"
 
 
-def _below(steps: dict[str, StepPlan], relation: str) -> list[str]:
+def _below(steps: Steps, relation: str) -> list[str]:
     """The steps that a step depends on and itself, inputs first."""
     found: dict[str, None] = {}
-    for branch in steps[relation].branches:
-        if branch.relation in steps:
-            found.update(dict.fromkeys(_below(steps, branch.relation)))
+    for source in steps[relation].inputs:
+        if source in steps:
+            found.update(dict.fromkeys(_below(steps, source)))
     return [*found, relation]
 
 
-def _numbered(step: StepPlan) -> str:
+def _numbered(step: StepPlan | ViewPlan) -> str:
     return f"{step.name} with branches" if step.schema.branches > 1 else step.name
 
 
-def _ctes(steps: dict[str, StepPlan], step: StepPlan) -> list[str]:
+def _ctes(steps: Steps, step: StepPlan | ViewPlan) -> list[str]:
     names = ", ".join(quote(name) for name in step.schema.names)
-    own = f"{quote(step.name)} AS (\n{StepText(step.name, step.sql).bare()}\n)"
-    if step.schema.branches == 1:
+    sql = step.oracle if isinstance(step, ViewPlan) else StepText(step.name, step.sql).bare()
+    own = f"{quote(step.name)} AS (\n{sql}\n)"
+    if isinstance(step, ViewPlan) or step.schema.branches == 1:
         return [own]
     unproved = quote(f"{step.name} unproved")
     numbered = " UNION ALL ".join(_branch(steps, step, branch) for branch in step.branches)
@@ -64,7 +68,7 @@ def _ctes(steps: dict[str, StepPlan], step: StepPlan) -> list[str]:
     ]
 
 
-def _branch(steps: dict[str, StepPlan], step: StepPlan, branch: BranchPlan) -> str:
+def _branch(steps: Steps, step: StepPlan, branch: BranchPlan) -> str:
     """A branch over its whole input; what is carried through here is the input's own branch number."""
     source = steps.get(branch.relation)
     if source is None:

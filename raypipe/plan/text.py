@@ -16,8 +16,8 @@ from raypipe.errors import RaypipeError, SqlError
 
 # The sentence for everything that needs more than a row.
 STATEFUL = (
-    "{{step}} uses {what}{{where}}, which needs other rows than the one that changed; "
-    "such views are stateful, and stateful views are not in this version."
+    "{{step}} uses {what}{{where}}, which needs other rows than the one that changed, where raypipe goes row by row; "
+    "write it in a step of its own."
 )
 
 

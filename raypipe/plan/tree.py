@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.text import STATEFUL, StepText
+from raypipe.plan.text import StepText
 
 Node = dict[str, Any]
 
@@ -36,7 +36,11 @@ def parse(sandbox: Sandbox, text: StepText) -> Node:
     if answer["error"]:
         verb = tokens[0].text.upper()
         if verb in ("PIVOT", "UNPIVOT"):
-            raise text.problem(STATEFUL.format(what=verb), tokens[0].start)
+            raise text.problem(
+                f"{{step}} uses {verb}{{where}}, which cannot be kept up to date; write GROUP BY with aggregates "
+                "that have a FILTER.",
+                tokens[0].start,
+            )
         raise text.problem(
             f"{{step}} is the statement {verb}{{where}}; a step is one SELECT and nothing else.", tokens[0].start
         )

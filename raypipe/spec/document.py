@@ -110,6 +110,11 @@ class Pipeline(_Section):
         description="Where the log between readers and sinks is kept: `sqlite:///var/log.db`, or "
         "`kafka://host:9092` (`kafka+sasl_ssl://user:${env:PASSWORD}@host:9092`)."
     )
+    state: str = Field(
+        default="",
+        description="Folder for what stateful steps (joins, aggregates, windows …) remember, on a local disk; relative "
+        "to the file. Without, `NAME.state` beside the file. It may be removed: everything is then loaded again.",
+    )
     sources: Annotated[dict[SourceName, Source], Field(min_length=1)] = Field(
         description="Databases to read from, by the name they have in SQL.",
     )

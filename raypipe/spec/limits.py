@@ -69,3 +69,12 @@ class Limits(BaseModel):
         default=60.0,
         description="How long one step's SQL may take over one batch, in seconds.",
     )
+    step_rows: Annotated[int, Field(ge=1000)] = Field(
+        default=5_000_000,
+        description="How many rows a stateful step may compute again for one change, where its SQL has no key by which "
+        "fewer would do (`raypipe plan` says so).",
+    )
+    state_bytes: Annotated[ByteSize, Field(ge=MIB)] = Field(
+        default=16 * GIB,
+        description="How much disk the state of stateful steps may use.",
+    )

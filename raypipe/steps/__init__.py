@@ -1,6 +1,7 @@
-"""Steps at work: a plan's SQL run over batches of changes."""
+"""Steps at work: a plan's SQL run over batches of changes, and stateful views carried from cut to cut."""
 
 from raypipe.steps.flow import Flow
 from raypipe.steps.sql import SqlStep
+from raypipe.steps.views import Needs, Views, stateful_relations
 
-__all__ = ["Flow", "SqlStep"]
+__all__ = ["Flow", "Needs", "SqlStep", "Views", "stateful_relations"]

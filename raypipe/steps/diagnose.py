@@ -11,7 +11,7 @@ from raypipe.plan.rewrite import ROW
 from raypipe.plan.sandbox import Sandbox
 
 # DuckDB's own words quote the value.
-_REASONS: dict[type[Exception], str] = {
+REASONS: dict[type[Exception], str] = {
     duckdb.ConversionException: "a value cannot be cast to the type asked for",
     duckdb.OutOfRangeException: "a result is too large for its type",
     duckdb.InvalidInputException: "a function does not take a value it was given",
@@ -40,7 +40,7 @@ def failure(
             version=version.version,
         )
     column = _failing_column(sandbox, step, branch)
-    reason = _REASONS.get(type(error), "DuckDB refused a value")
+    reason = REASONS.get(type(error), "DuckDB refused a value")
     return SqlError(
         f"Step {step.table} failed on a row of {branch.relation}, in {f'column {column}' if column else 'its WHERE'}: "
         f"{reason}.",

@@ -1,4 +1,4 @@
-"""All steps of a plan as one transform: changes of source tables in, changes of the wanted relations out."""
+"""All row-wise steps of a plan as one transform: changes of source tables in, changes of the wanted relations out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from raypipe.errors import InvariantBroken
 from raypipe.model import ChangeBatch
-from raypipe.plan.model import Plan
+from raypipe.plan.model import Plan, StepPlan
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.steps.sql import SqlStep
 
@@ -17,8 +17,8 @@ class Flow:
     Args:
         plan: Of the pipeline; its steps have inputs first. ``step_memory_bytes`` and ``step_seconds`` among its
             limits bound a single statement.
-        wanted: Relations to yield: source tables (``shop.orders``) and steps. Steps that none of them needs do not
-            run.
+        wanted: Relations to yield: source tables (``shop.orders``) and row-wise steps that read no stateful one. Steps
+            that none of them needs do not run.
     """
 
     def __init__(self, plan: Plan, wanted: Collection[str]) -> None:
@@ -38,10 +38,9 @@ class Flow:
         self._steps: list[tuple[SqlStep, tuple[str, ...]]] = []
         needed = set(self._wanted)
         for step in reversed(plan.steps):
-            if step.name in needed:
-                inputs = tuple(dict.fromkeys(branch.relation for branch in step.branches))
-                needed.update(inputs)
-                self._steps.insert(0, (SqlStep(step, self._sandbox), inputs))
+            if step.name in needed and isinstance(step, StepPlan):
+                needed.update(step.inputs)
+                self._steps.insert(0, (SqlStep(step, self._sandbox), step.inputs))
 
     def apply(self, relation: str, batch: ChangeBatch) -> Iterator[tuple[str, ChangeBatch]]:
         """Runs one batch of a source table; yields (relation, changes) for every wanted relation it changes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -12,12 +12,21 @@ from raypipe.verify.oracle import Oracle, quote
 from raypipe.verify.report import TableReport
 
 EXAMPLES = 5
+# How far apart floating point sums over the same values may be, relative to the larger.
+_TOLERANCE = 1e-9
 _HELD = quote("held rows")
 _PRESENT = ", ".join(str(int(op)) for op in Op if op.weight > 0)
 
 
 def compare(
-    oracle: Oracle, expected: str, sink: str, table: SinkTable, rows: Iterable[pa.RecordBatch], *, columns: TableSchema
+    oracle: Oracle,
+    expected: str,
+    sink: str,
+    table: SinkTable,
+    rows: Iterable[pa.RecordBatch],
+    *,
+    columns: TableSchema,
+    rounded: Collection[str] = (),
 ) -> TableReport:
     """Compares one sink table.
 
@@ -28,6 +37,7 @@ def compare(
         table: To compare.
         rows: It holds at the cut, of all shards.
         columns: The relation's schema.
+        rounded: Columns of floating point sums, whose last digits depend on the order of adding: nine must agree.
     """
     names = names_of(columns)
     _hold(oracle, expected, table, rows, names)
@@ -36,6 +46,8 @@ def compare(
     wanted = f"SELECT {_list(names)} FROM {expected}"
     database.execute(f"CREATE OR REPLACE TEMP TABLE lacking AS ({wanted}) EXCEPT ALL ({held})")
     database.execute(f"CREATE OR REPLACE TEMP TABLE surplus AS ({held}) EXCEPT ALL ({wanted})")
+    if rounded:
+        _pardon(oracle, [name for name in names if name not in rounded], list(rounded))
     key = key_of(columns)
     same = " AND ".join(f"l.{quote(k)} IS NOT DISTINCT FROM s.{quote(k)}" for k in key)
     both = f"SELECT l.* FROM lacking l SEMI JOIN surplus s ON {same}" if columns.key else "FROM lacking LIMIT 0"
@@ -51,6 +63,27 @@ def compare(
         examples={what: _examples(oracle, rows, key) for what, rows in found.items() if counts[what]},
         **counts,
     )
+
+
+def _pardon(oracle: Oracle, exact: list[str], rounded: list[str]) -> None:
+    """Takes out of both sides the pairs of rows that differ in nothing but the last digits of some columns."""
+    by = f"PARTITION BY {_list(exact)} " if exact else ""
+    numbered = f"SELECT *, row_number() OVER ({by}ORDER BY {_list(rounded)}) AS _raypipe_nth FROM"
+    same = [f"l.{quote(name)} IS NOT DISTINCT FROM s.{quote(name)}" for name in [*exact, "_raypipe_nth"]]
+    near = [
+        f"(l.{c} IS NOT DISTINCT FROM s.{c} OR abs(l.{c} - s.{c}) <= {_TOLERANCE} * greatest(abs(l.{c}), abs(s.{c})))"
+        for c in map(quote, rounded)
+    ]
+    on = " AND ".join([*same, *near])
+    database = oracle.database
+    for name in ("lacking", "surplus"):
+        database.execute(f"CREATE OR REPLACE TEMP TABLE numbered_{name} AS {numbered} {name}")
+    for name, other in (("lacking", "surplus"), ("surplus", "lacking")):
+        sides = ("l", "s") if name == "lacking" else ("s", "l")
+        database.execute(
+            f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * EXCLUDE (_raypipe_nth) FROM numbered_{name} {sides[0]} "
+            f"ANTI JOIN numbered_{other} {sides[1]} ON {on}"
+        )
 
 
 def with_values(oracle: Oracle, report: TableReport) -> dict[str, tuple[Mapping[str, Any], ...]]:

@@ -11,11 +11,15 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import pyarrow as pa
+
 from raypipe.contracts import Log
 from raypipe.errors import InvariantBroken, Unavailable
 from raypipe.log import open_existing_log, open_log
+from raypipe.model import SinkTable
 from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sources import open_instance
+from raypipe.steps import stateful_relations
 from raypipe.verify.at_work import Observer, a_run
 from raypipe.verify.compare import EXAMPLES, compare, key_of, names_of, with_values
 from raypipe.verify.hold import LOOK_S, Hold
@@ -107,10 +111,18 @@ def _verify_sink(
             expected = oracle.expect(plan, table.relation)
             strays = Strays(name, names_of(table.schema) if values else key_of(table.schema), EXAMPLES)
             rows = chain.from_iterable(strays.watch(unit, contents) for unit, contents in units.items())
-            report = compare(oracle, expected, where, table, rows, columns=table.schema)
+            rounded = _rounded(plan, table)
+            report = compare(oracle, expected, where, table, rows, columns=table.schema, rounded=rounded)
             if strays.count:
                 examples = {**report.examples, "misplaced": tuple(strays.examples)}
                 report = replace(report, misplaced=strays.count, examples=examples)
             if values and not report.ok:
                 report = replace(report, examples=with_values(oracle, report))
             yield report
+
+
+def _rounded(plan: Plan, table: SinkTable) -> tuple[str, ...]:
+    """Columns of a stateful relation that are floating point."""
+    if table.relation not in stateful_relations(plan):
+        return ()
+    return tuple(column.name for column in table.schema.columns if pa.types.is_floating(column.type))

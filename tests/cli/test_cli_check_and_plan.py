@@ -65,8 +65,8 @@ def test_a_syntax_error_is_shown_with_line_and_caret(shop: Shop, raypipe: Comman
 @pytest.mark.parametrize(
     ("sql", "says"),
     [
-        ("SELECT status, count(*) FROM shop.orders GROUP BY status", "GROUP BY"),
-        ("SELECT * FROM shop.orders JOIN shop.customers USING (customer_id)", "JOIN"),
+        ("SELECT order_id FROM shop.orders USING SAMPLE 3", "a sample"),
+        ("SELECT approx_quantile(amount, 0.5) AS q FROM shop.orders", "approx_quantile"),
         ("SELECT order_id, random() AS r FROM shop.orders", "random"),
         ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"),
         ("SELECT * FROM '/etc/passwd'", "/etc/passwd"),
@@ -155,6 +155,26 @@ def test_the_plan_says_how_each_step_runs_and_why(shop: Shop, raypipe: Command) 
     assert "makes  order_id, customer_id, amount, day (key order_id)" in ended.out
     assert ended.out.index("step paid_orders") < ended.out.index("step large_orders")
     assert "shop.events     3 columns  no key: a multiset of rows" in ended.out
+
+
+def test_the_plan_draws_the_operators_of_a_stateful_step_with_what_they_keep_and_cost(
+    shop: Shop, raypipe: Command
+) -> None:
+    shop.write(
+        (
+            "SELECT order_id, amount FROM paid_orders WHERE amount > 20",
+            "SELECT customer_id, sum(amount) AS total FROM paid_orders GROUP BY customer_id",
+        )
+    )
+    ended = raypipe("plan")
+    assert ended.code == Exit.OK, ended.err
+    assert "step large_orders: stateful" in ended.out
+    assert "rows are identified by customer_id" in ended.out
+    assert "changes of paid_orders" in ended.out
+    assert "by customer_id  keeps its input and its result  costs the rows of the changed keys" in ended.out
+    (step,) = [step for step in raypipe("plan", "--json").json["steps"] if step["name"] == "large_orders"]
+    assert step["runs"] == "stateful"
+    assert step["reads"] == ["paid_orders"]
 
 
 def test_the_plan_for_machines_holds_no_secret(shop: Shop, raypipe: Command, monkeypatch: pytest.MonkeyPatch) -> None:

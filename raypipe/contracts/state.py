@@ -1,0 +1,147 @@
+"""What state is: the rows that stateful steps remember, at every version that somebody may still go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+# How often a row is there (int64), the last column of all rows that go into a trace or come out of one.
+WEIGHT = "_raypipe_weight"
+WEIGHT_FIELD = pa.field(WEIGHT, pa.int64(), nullable=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceSchema:
+    """The rows of one trace.
+
+    Attributes:
+        name: Unique in its store; the same after a restart.
+        columns: Of the rows, without the weight.
+        key: Columns that rows are looked up by. None: all rows have one key.
+    """
+
+    name: str
+    columns: pa.Schema
+    key: tuple[str, ...]
+
+
+class Trace(Protocol):
+    """A multiset of rows, looked up by key: what a version holds and what the work that reads it has added since.
+
+    Values are equal as DuckDB groups them: NULL is NULL, NaN is NaN, -0.0 is 0.0. Of equal rows one is told, with the
+    sum of their weights, and none if that is zero. The order of an answer depends on the rows alone.
+    """
+
+    schema: TraceSchema
+
+    def probe(self, keys: pa.Table) -> pa.Table:
+        """All rows whose key is among ``keys``, with their weights.
+
+        Args:
+            keys: The key columns, and maybe others; a key may be there several times.
+
+        Raises:
+            StateLost: what is stored is damaged.
+            SchemaMismatch: a key column is missing, or does not fit the trace's type.
+        """
+        ...
+
+    def should_scan(self, keys: int) -> bool:
+        """Whether ``rows`` costs less than probing for so many keys."""
+        ...
+
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """All rows, with their weights, in batches of bounded size.
+
+        Raises:
+            StateLost: what is stored is damaged.
+        """
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many rows are stored; rows that cancel each other out count until they are merged."""
+        ...
+
+    def clear(self) -> None:
+        """Removes all rows; what reads the trace afterwards finds it empty until more are appended."""
+        ...
+
+    def append(self, rows: pa.Table) -> None:
+        """Adds rows with their weights; what reads the trace afterwards sees them.
+
+        Raises:
+            SchemaMismatch: a column is missing, or does not fit the trace's type.
+            LimitExceeded: the state would outgrow its bound.
+        """
+        ...
+
+
+class Work(Protocol):
+    """What one epoch does to the state: all of it becomes a version, or nothing."""
+
+    def trace(self, name: str) -> Trace:
+        """A trace as it stands after this work's own appends."""
+        ...
+
+    def commit(self, version: int, *, note: str = "") -> None:
+        """Makes the appends durable as a version; if it is there already, leaves it as it is.
+
+        Args:
+            version: Number of the cut that the state now stands at; above that it was begun from.
+            note: Kept with the version.
+
+        Raises:
+            Fenced: a later generation owns the state; nothing was committed.
+            Unavailable: the disk does not take it; open the store again and see.
+            LimitExceeded: the state would outgrow its bound.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Throws the appends away; idempotent, and nothing after a commit."""
+        ...
+
+
+class StateStore(Protocol):
+    """The traces of one shard of a pipeline, with one writer."""
+
+    @property
+    def lineage(self) -> str:
+        """A UUID that is made whenever the store begins without a version: new, reset, lost, or of something else."""
+        ...
+
+    def versions(self) -> Sequence[int]:
+        """Numbers of the cuts whose state can be read, ascending."""
+        ...
+
+    def note(self, version: int) -> str:
+        """What was noted when the version was committed.
+
+        Raises:
+            StateLost: the version is not kept.
+        """
+        ...
+
+    def begin(self, after: int | None) -> Work:
+        """Begins work on top of a version; None is the empty state before all versions.
+
+        Raises:
+            StateLost: the version is not kept.
+        """
+        ...
+
+    def keep(self, versions: Collection[int]) -> None:
+        """Forgets all other versions but the newest."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets everything, durably."""
+        ...
+
+    def close(self) -> None:
+        """Releases what it holds; idempotent. Work that is not committed is lost."""
+        ...

@@ -1,0 +1,29 @@
+"""Stateful steps: a SELECT taken apart into operators, each of which keeps its own SQL up to date."""
+
+from raypipe.plan.views.model import (
+    WEIGHT,
+    Bilinear,
+    Keyed,
+    KeyedInput,
+    Linear,
+    Operator,
+    Relation,
+    Scan,
+    Union,
+    ViewPlan,
+    leaf_names,
+)
+
+__all__ = [
+    "WEIGHT",
+    "Bilinear",
+    "Keyed",
+    "KeyedInput",
+    "Linear",
+    "Operator",
+    "Relation",
+    "Scan",
+    "Union",
+    "ViewPlan",
+    "leaf_names",
+]

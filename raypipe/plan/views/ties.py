@@ -1,0 +1,219 @@
+"""Settles what SQL leaves open: the order of rows that ORDER BY calls equal, and that in which an aggregate sees rows.
+
+A view must have one right answer, or nothing could be compared with it. Where the user's SQL has several, one of them
+is chosen by ordering equal rows by all of their columns: rows that are equal in those as well can be exchanged unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlglot import exp
+
+from raypipe.plan.views.trees import (
+    Refused,
+    aggregates_of,
+    called,
+    grouping_of,
+    is_aggregated,
+    own_columns,
+    selects_of,
+    windows_of,
+)
+
+# Aggregates whose answer depends on the order in which they see the rows.
+_ORDERED = frozenset(
+    [
+        "any_value",
+        "arbitrary",
+        "arg_max",
+        "arg_max_null",
+        "arg_min",
+        "arg_min_null",
+        "argmax",
+        "argmin",
+        "array_agg",
+        "first",
+        "group_concat",
+        "last",
+        "list",
+        "listagg",
+        "max_by",
+        "min_by",
+        "mode",
+        "string_agg",
+        "json_group_array",
+        "json_group_object",
+        "json_group_structure",
+        "map_agg",
+    ]
+)
+_PEERS = frozenset(["rank", "dense_rank", "rank_dense", "percent_rank", "cume_dist"])
+_PLACES = frozenset(["row_number", "ntile", "lag", "lead"])
+_VALUES = frozenset(["first_value", "last_value", "nth_value", "first", "last"])
+_UNSTEADY = {
+    "approx_quantile": "quantile_cont()",
+    "reservoir_quantile": "quantile_cont()",
+    "approx_top_k": "count(*) by group, and LIMIT",
+}
+
+
+def settle(tree: exp.Expr, keys: Mapping[str, frozenset[str]]) -> list[str]:
+    """Changes a qualified tree in place so that it has one answer.
+
+    Args:
+        tree: Of the step.
+        keys: Columns that identify a row, by relation in lower case; only of relations that have a key.
+
+    Returns:
+        What was settled, in words for people.
+
+    Raises:
+        Refused: something has no settled form.
+    """
+    notes: dict[str, None] = {}
+    for select in selects_of(tree):
+        ties = _ties(select)
+        for call in list(aggregates_of(select)):
+            _settle_call(call, notes)
+        for window in list(windows_of(select)):
+            _settle_window(select, window, ties, keys, notes)
+        _settle_distinct_on(select, ties, notes)
+    for query in tree.find_all(exp.Query):
+        _settle_limit(query, notes)
+    return list(notes)
+
+
+def _ties(select: exp.Select) -> list[exp.Expr]:
+    if is_aggregated(select):
+        found: dict[str, exp.Expr] = {}
+        group = select.args.get("group")
+        plain, sets = grouping_of(group) if group else ([], [])
+        for each in (*plain, *(part for one in sets for part in one.find_all(exp.Column)), *aggregates_of(select)):
+            found[each.sql("duckdb")] = each
+        return [each.copy() for _, each in sorted(found.items())]
+    # Of the right side of a SEMI or ANTI join nothing is there any more.
+    gone = {join.this.alias_or_name.lower() for join in select.args.get("joins") or () if join.kind in ("SEMI", "ANTI")}
+    return [
+        exp.column(name, table=table, quoted=True) for table, name in sorted(own_columns(select)) if table not in gone
+    ]
+
+
+def _settle_call(call: exp.Expr, notes: dict[str, None]) -> None:
+    function = call.find(exp.AggFunc, exp.Anonymous, exp.AnonymousAggFunc) or call
+    name = called(function)
+    if name in _UNSTEADY:
+        raise Refused(f"the aggregate {name}(), whose answer depends on the order of rows", _UNSTEADY[name])
+    if name not in _ORDERED:
+        return
+    arguments = _arguments(function)
+    if not arguments:
+        return
+    values = [argument.this if isinstance(argument, exp.Order) else argument for _, argument in arguments]
+    place, last = arguments[-1]
+    if isinstance(function, exp.GroupConcat):
+        place, last = "this", function.this
+    existing = next((argument for _, argument in arguments if isinstance(argument, exp.Order)), None)
+    distinct = next((argument for argument in values if isinstance(argument, exp.Distinct)), None)
+    if distinct is not None:
+        values = list(distinct.expressions)
+        if existing is not None:
+            return  # DuckDB lets DISTINCT be ordered by its own argument only, which leaves no ties
+    more = [_ordered(value) for value in reversed(values) if not isinstance(value, exp.Literal)]
+    if existing is not None:
+        for each in more:
+            existing.append("expressions", each)
+    else:
+        wrapped = exp.Order(this=last.copy(), expressions=more)
+        if isinstance(place, int):
+            function.expressions[place].replace(wrapped)
+        else:
+            function.set(place, wrapped)
+    notes[f"{name}() takes equal rows in the order of their values"] = None
+
+
+def _arguments(function: exp.Expr) -> list[tuple[str | int, exp.Expr]]:
+    if isinstance(function, exp.Anonymous | exp.AnonymousAggFunc):
+        return list(enumerate(function.expressions))
+    return [(name, function.args[name]) for name in function.arg_types if isinstance(function.args.get(name), exp.Expr)]
+
+
+def _settle_window(
+    select: exp.Select,
+    window: exp.Window,
+    ties: list[exp.Expr],
+    keys: Mapping[str, frozenset[str]],
+    notes: dict[str, None],
+) -> None:
+    function = window.this
+    while isinstance(function, exp.IgnoreNulls | exp.RespectNulls | exp.Filter):
+        function = function.this
+    name = called(function)
+    if name in _UNSTEADY:
+        raise Refused(f"the aggregate {name}(), whose answer depends on the order of rows", _UNSTEADY[name])
+    if name in _PEERS:
+        return
+    spec = window.args.get("spec")
+    frame = str(spec.args.get("kind") or "") if spec is not None else ""
+    order = window.args.get("order")
+    sensitive = name in _VALUES or name in _ORDERED
+    if name not in _PLACES and frame.upper() != "ROWS":
+        if not sensitive:
+            return
+        if order is None and spec is None:
+            bounds = {"start": "UNBOUNDED", "start_side": "PRECEDING", "end": "UNBOUNDED", "end_side": "FOLLOWING"}
+            window.set("spec", exp.WindowSpec(kind="ROWS", **bounds))
+        elif spec is not None or name not in ("first_value", "first"):
+            raise Refused(
+                f"{name}() over a frame of equal rows, which have no order among themselves",
+                "a frame in ROWS (ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)",
+            )
+    if _is_total(select, window, keys):
+        return
+    if order is None:
+        window.set("order", exp.Order(expressions=[_ordered(tie) for tie in ties]))
+    else:
+        for tie in ties:
+            order.append("expressions", _ordered(tie))
+    notes[f"{name}() orders equal rows by all of their columns"] = None
+
+
+def _is_total(select: exp.Select, window: exp.Window, keys: Mapping[str, frozenset[str]]) -> bool:
+    """Whether partition and order hold the key of the one table that the SELECT reads."""
+    start = select.args.get("from_")
+    if start is None or select.args.get("joins") or is_aggregated(select) or not isinstance(start.this, exp.Table):
+        return False
+    table = start.this
+    key = keys.get(f"{table.db}.{table.name}".lstrip(".").lower())
+    order = window.args.get("order")
+    named = [*window.args.get("partition_by", []), *(each.this for each in (order.expressions if order else []))]
+    return key is not None and key <= {each.name.lower() for each in named if isinstance(each, exp.Column)}
+
+
+def _settle_distinct_on(select: exp.Select, ties: list[exp.Expr], notes: dict[str, None]) -> None:
+    distinct = select.args.get("distinct")
+    on = distinct.args.get("on") if distinct is not None else None
+    if on is None:
+        return
+    keys = list(on.expressions) if isinstance(on, exp.Tuple) else [on.this if isinstance(on, exp.Paren) else on]
+    order = select.args.get("order")
+    given = list(order.expressions) if order is not None else [_ordered(key) for key in keys]
+    select.set("order", exp.Order(expressions=[*given, *(_ordered(tie) for tie in ties)]))
+    notes["DISTINCT ON takes the first of equal rows in the order of all columns"] = None
+
+
+def _settle_limit(query: exp.Query, notes: dict[str, None]) -> None:
+    if not (query.args.get("limit") or query.args.get("offset")):
+        return
+    order = query.args.get("order")
+    names = [exp.column(name, quoted=True) for name in query.named_selects]
+    if order is not None and any(isinstance(each.this, exp.Var) for each in order.expressions):
+        given: list[exp.Expr] = []
+    else:
+        given = list(order.expressions) if order is not None else []
+    query.set("order", exp.Order(expressions=[*given, *(_ordered(name) for name in names)]))
+    notes["LIMIT takes equal rows in the order of all columns"] = None
+
+
+def _ordered(value: exp.Expr) -> exp.Ordered:
+    return exp.Ordered(this=value.copy(), nulls_first=False)

@@ -1,0 +1,9 @@
+"""The state of stateful steps: traces of weighted rows in sorted immutable runs on disk."""
+
+from raypipe.state.checkpoint import checkpoint, reshard, restore
+from raypipe.state.limits import Limits
+from raypipe.state.remote import Remote
+from raypipe.state.sharding import Share, shard_of
+from raypipe.state.store import Store
+
+__all__ = ["Limits", "Remote", "Share", "Store", "checkpoint", "reshard", "restore", "shard_of"]

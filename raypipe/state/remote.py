@@ -1,0 +1,102 @@
+"""An object store by fsspec: a few whole-object operations, each tried a bounded number of times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from raypipe.engine.backoff import Backoff
+from raypipe.errors import MissingExtra, RaypipeError, Unavailable
+
+# Object stores answer "slow down" for seconds; what lasts longer is for whoever asked to decide.
+_TRIES = 5
+
+Result = TypeVar("Result")
+
+
+class Remote:
+    """Objects under one URL.
+
+    Raises, from every method:
+        Unavailable: the store did not do it in several tries; the message names no credentials.
+    """
+
+    def __init__(self, url: str, *, wait: Callable[[float], None] = time.sleep) -> None:
+        try:
+            import fsspec
+        except ImportError:
+            raise MissingExtra.of("checkpoints", "A checkpoint of the state") from None
+        self._scheme = url.partition("://")[0] if "://" in url else "file"
+        self._wait = wait
+        try:
+            self._files, self._root = fsspec.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise RaypipeError(
+                f"Checkpoints cannot be kept at a {self._scheme}:// address.",
+                remedy="Install the fsspec driver of that store (for s3://: pip install s3fs), or use file://.",
+                cause=error,
+            ) from error
+
+    def list(self, folder: str) -> dict[str, int]:
+        """Names and bytes of the objects in a folder; none if it is not there."""
+
+        def listing() -> dict[str, int]:
+            self._files.invalidate_cache()
+            try:
+                found = self._files.ls(f"{self._root}/{folder}", detail=True)
+            except FileNotFoundError:
+                return {}
+            return {each["name"].rpartition("/")[2]: int(each["size"] or 0) for each in found if each["type"] == "file"}
+
+        return self._tried("listed", listing)
+
+    def get(self, name: str) -> bytes | None:
+        """An object's content; None if there is none."""
+
+        def content() -> bytes | None:
+            try:
+                found: bytes = self._files.cat_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                return None
+            return found
+
+        return self._tried("read", content)
+
+    def put(self, name: str, content: Any) -> None:
+        """Makes or replaces an object."""
+
+        def write() -> None:
+            path = f"{self._root}/{name}"
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(path, content)
+
+        self._tried("written", write)
+
+    def remove(self, name: str) -> None:
+        """Removes an object, if it is there."""
+
+        def gone() -> None:
+            try:
+                self._files.rm_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                return
+
+        self._tried("cleaned", gone)
+
+    def _tried(self, done: str, action: Callable[[], Result]) -> Result:
+        backoff = Backoff()
+        while True:
+            try:
+                return action()
+            except Exception as error:  # each store raises its own kinds
+                backoff = backoff.after_failure(0.0, at_once=False)
+                if backoff.failures >= _TRIES:
+                    # Its text may hold an address with credentials, so only its type is told.
+                    raise Unavailable(
+                        f"Checkpoints at the {self._scheme}:// address cannot be {done}: {type(error).__name__}"
+                        f" after {_TRIES} tries.",
+                        remedy="Check the address, the credentials and the network.",
+                        tries=_TRIES,
+                    ) from None
+                self._wait(backoff.retry_at)

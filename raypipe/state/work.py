@@ -1,0 +1,146 @@
+"""Work on the state: traces as a version has them, with what this work adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol
+
+import pyarrow as pa
+
+from raypipe.contracts import TraceSchema
+from raypipe.errors import InvariantBroken
+from raypipe.state.limits import Limits
+from raypipe.state.order import fit, merge, pieces, plain_schema, sort
+from raypipe.state.reading import merged, probe
+from raypipe.state.run import Held, Run
+
+# Probing takes about as long for a key, run by run, as reading so many bytes in a row does.
+_PROBE_BYTES = 2048
+
+
+class Ground(Protocol):
+    """What work stands on: the store."""
+
+    limits: Limits
+
+    def spill(self, schema: TraceSchema, runs: Sequence[Run]) -> Run:
+        """Writes rows that do not fit into memory."""
+        ...
+
+    def release(self, name: str) -> None:
+        """Says that a run is not needed any more unless some version names it."""
+        ...
+
+    def finish(self, work: OpenWork, version: int, note: str) -> None:
+        """Commits."""
+        ...
+
+    def drop(self, work: OpenWork) -> None:
+        """Throws away."""
+        ...
+
+
+class OpenTrace:
+    """A trace as one work sees it; not for several threads at a time."""
+
+    def __init__(self, schema: TraceSchema, stored: Sequence[Run], ground: Ground) -> None:
+        self.schema = schema
+        self.stored = tuple(stored)
+        self.cleared = False
+        self.spilled: list[Run] = []
+        self.added: list[Run] = []
+        self._ground = ground
+        self._input = pa.schema(
+            [*plain_schema(schema.columns), pa.field("_raypipe_weight", pa.int64(), nullable=False)]
+        )
+
+    @property
+    def runs(self) -> list[Run]:
+        """All that it is made of."""
+        return [*self.stored, *self.spilled, *self.added]
+
+    @property
+    def count(self) -> int:
+        """See ``Trace``."""
+        return sum(run.rows for run in self.runs)
+
+    def probe(self, keys: pa.Table) -> pa.Table:
+        """See ``Trace``."""
+        return self._told(probe(self.runs, keys, self.schema))
+
+    def should_scan(self, keys: int) -> bool:
+        """See ``Trace``."""
+        runs = self.runs
+        return keys * len(runs) * _PROBE_BYTES > sum(run.bytes for run in runs)
+
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """See ``Trace``."""
+        for rows in merged(self.runs, self.schema, self._ground.limits):
+            yield rows.select(self._input.names)
+
+    def clear(self) -> None:
+        """See ``Trace``."""
+        self.cleared, self.stored = True, ()
+        for run in self.spilled:
+            self._ground.release(run.name)
+        self.spilled, self.added = [], []
+
+    def append(self, rows: pa.Table) -> None:
+        """See ``Trace``."""
+        fitted = fit(rows, self._input, self.schema.name)
+        if fitted.column(len(self._input) - 1).null_count:
+            raise InvariantBroken(f"Rows for the state of {self.schema.name} have no weight.", trace=self.schema.name)
+        limits = self._ground.limits
+        for piece in pieces(fitted, limits.spill_bytes):
+            ordered = sort(piece, self.schema)
+            if not ordered.num_rows:
+                continue
+            # As in a binary counter: few runs to probe, and a row is merged about log2(appends) times.
+            while self.added and self.added[-1].rows <= ordered.num_rows:
+                ordered = merge([*(block.read() for block in self.added.pop().blocks), ordered], self.schema)
+            if ordered.num_rows:
+                self.added.append(Run(name="", blocks=[Held(ordered)]))
+            if sum(run.bytes for run in self.added) >= limits.spill_bytes:
+                self.spilled.append(self._ground.spill(self.schema, self.added))
+                self.added = []
+
+    def _told(self, rows: pa.RecordBatch) -> pa.Table:
+        return pa.Table.from_batches([rows.select(self._input.names)])
+
+
+class OpenWork:
+    """All traces; ends with ``commit`` or ``abort``, the latter by itself where it is used as a context."""
+
+    def __init__(self, ground: Ground, after: int | None, traces: Mapping[str, OpenTrace]) -> None:
+        self.after = after
+        self.traces = traces
+        self.ended = False
+        self._ground = ground
+
+    def trace(self, name: str) -> OpenTrace:
+        """See ``Work``."""
+        return self.traces[name]
+
+    def commit(self, version: int, *, note: str = "") -> None:
+        """See ``Work``."""
+        if self.ended:
+            raise InvariantBroken("Work on the state was ended twice.", remedy="Please report this defect.")
+        if self.after is not None and version <= self.after:
+            raise InvariantBroken(
+                f"State version {version} cannot follow version {self.after}.", remedy="Please report this defect."
+            )
+        self._ground.finish(self, version, note)
+
+    def abort(self) -> None:
+        """See ``Work``."""
+        if not self.ended:
+            self._ground.drop(self)
+
+    def __enter__(self) -> OpenWork:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()

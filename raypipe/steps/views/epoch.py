@@ -1,0 +1,318 @@
+"""All stateful steps of a plan, epoch by epoch: what they read is gathered, what they make comes at the epoch's end.
+
+The cut that its sinks hold decides which state an epoch is computed from, since sinks may stand at different cuts:
+
+* the state of that cut is kept: it is carried on to the epoch's end, and committed there before any sink commits; a
+  relation whose load one of the sinks awaits is told whole;
+* it is not, but that of the epoch's end is (the sink is new): everything is told, as a TRUNCATE and all rows;
+* there is no state at all: it begins empty, at the lowest cut that a sink holds, and waits for the load of every table
+  before it tells anything;
+* neither: nothing can be told, which is right only as long as the sinks await a load.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from raypipe.contracts import StateStore, TraceSchema, Work
+from raypipe.errors import StateLost
+from raypipe.model import ChangeBatch, Cut
+from raypipe.plan.model import Plan
+from raypipe.plan.sandbox import Bounds, Sandbox
+from raypipe.plan.views import Scan, ViewPlan
+from raypipe.steps.sql import SqlStep
+from raypipe.steps.views.feed import Fed, Feed
+from raypipe.steps.views.telling import told
+from raypipe.steps.views.view import MOST_ROWS, View
+
+Output = tuple[str, ChangeBatch]
+
+
+@dataclass
+class Progress:
+    """What a version of the state says of itself, in its note.
+
+    Attributes:
+        loaded: Branches whose load has begun, by trace of the input.
+        live: Fingerprints of the views that its traces hold.
+    """
+
+    loaded: dict[str, frozenset[int]] = field(default_factory=dict)
+    live: set[str] = field(default_factory=set)
+
+    def to_json(self) -> str:
+        """One line; ``from_json`` reads it back."""
+        loaded = {name: sorted(branches) for name, branches in sorted(self.loaded.items())}
+        return json.dumps({"loaded": loaded, "live": sorted(self.live)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        """Reads what ``to_json`` wrote."""
+        fields = json.loads(text)
+        return cls({name: frozenset(branches) for name, branches in fields["loaded"].items()}, set(fields["live"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What the sinks of an epoch need of the stateful steps.
+
+    Attributes:
+        wanted: Relations that feed them and come from here.
+        awaited: Those of them whose load a sink awaits: it takes nothing of one before its TRUNCATE.
+        lowest: No other sink that is fed from here holds a lower cut.
+    """
+
+    wanted: frozenset[str]
+    awaited: frozenset[str]
+    lowest: bool = True
+
+
+class Views:
+    """Every stateful step that somebody needs, and the row-wise steps below them. Used by one thread.
+
+    Args:
+        plan: Of the pipeline.
+        wanted: Relations that sinks are fed from.
+    """
+
+    def __init__(self, plan: Plan, wanted: Collection[str]) -> None:
+        defaults = Bounds()
+        self._sandbox = Sandbox(
+            Bounds(
+                memory_bytes=int(plan.limits.get("step_memory_bytes", defaults.memory_bytes)),
+                statement_s=float(plan.limits.get("step_seconds", defaults.statement_s)),
+            )
+        )
+        most_rows = int(plan.limits.get("step_rows", MOST_ROWS))
+        below = stateful_relations(plan)
+        needed = set(wanted)
+        steps: list[View | SqlStep] = []
+        self.inputs: frozenset[str] = frozenset()
+        for step in reversed(plan.steps):
+            if step.name in needed and step.name in below:
+                needed.update(step.inputs)
+                steps.insert(
+                    0,
+                    View(step, self._sandbox, most_rows)
+                    if isinstance(step, ViewPlan)
+                    else SqlStep(step, self._sandbox),
+                )
+        self._plans = {step.name: step for step in plan.steps}
+        self._steps = steps
+        self._wanted = frozenset(wanted) & below
+        self._feeds = dict(self._made_feeds(plan))
+        self.inputs = frozenset(self._read()) - below
+
+    @property
+    def relations(self) -> frozenset[str]:
+        """Wanted relations that come at the end of an epoch."""
+        return self._wanted
+
+    @property
+    def traces(self) -> list[TraceSchema]:
+        """Everything that must be remembered."""
+        views = [trace for step in self._steps if isinstance(step, View) for trace in step.plan.traces]
+        return [*{feed.trace.name: feed.trace for feed in self._feeds.values()}.values(), *views]
+
+    def kept(self, note: str) -> frozenset[str]:
+        """Names of the traces that a version's note relies on, as far as they are among ours."""
+        progress = Progress.from_json(note)
+        names = {name for name, loaded in progress.loaded.items() if loaded}
+        for step in self._steps:
+            if isinstance(step, View) and step.plan.view in progress.live:
+                names.update(trace.name for trace in step.plan.traces)
+        return frozenset(names & {trace.name for trace in self.traces})
+
+    def begin(self, store: StateStore, after: Cut | None, upto: Cut, needs: Needs) -> Epoch:
+        """Starts an epoch.
+
+        Args:
+            store: Of the state.
+            after: Cut that the sinks hold.
+            upto: Cut that they will hold.
+            needs: What they await.
+
+        Raises:
+            StateLost: there is no state to go on from, and the sinks need it.
+        """
+        versions = store.versions()
+        if after is not None and after.number in versions:
+            progress = Progress.from_json(store.note(after.number))
+            return Epoch(self, store.begin(after.number), progress, upto, whole=self._above(needs.awaited))
+        if upto.number in versions:
+            work = store.begin(upto.number)
+            return Epoch(self, work, Progress.from_json(store.note(upto.number)), upto, afresh=True)
+        if not versions and needs.lowest:
+            return Epoch(self, store.begin(None), Progress(), upto)
+        if not needs.wanted - needs.awaited:
+            return Epoch(self, None, Progress(), upto)
+        raise StateLost(
+            f"No state is kept for cut {after.number if after is not None else 0}, which a sink holds.",
+            remedy="Remove the pipeline's state folder and run again: everything is loaded anew.",
+        )
+
+    def close(self) -> None:
+        """Ends the sandbox; idempotent."""
+        self._sandbox.close()
+
+    def _above(self, relations: Collection[str]) -> frozenset[str]:
+        """Relations, and all steps here that they are made of."""
+        found = set(relations)
+        for step in reversed(self._steps):
+            if step.name in found:
+                found.update(self._plans[step.name].inputs)
+        return frozenset(found)
+
+    def _read(self) -> Iterator[str]:
+        for step in self._steps:
+            yield from step.plan.inputs if isinstance(step, View) else self._plans[step.name].inputs
+
+    def _made_feeds(self, plan: Plan) -> Iterator[tuple[tuple[str, str], Feed]]:
+        """One for each step and relation that it reads: what other steps read must not change what a step remembers."""
+        schemas = {str(schema.table): schema for instance in plan.instances for schema in instance.tables}
+        schemas |= {step.name: step.schema for step in plan.steps}
+        made: dict[str, Feed] = {}
+        for step in self._steps:
+            if isinstance(step, View):
+                needed: dict[str, set[str]] = {relation: set() for relation in step.plan.inputs}
+                for operator in step.plan.operators:
+                    if isinstance(operator, Scan):
+                        needed[operator.relation].update(operator.out.columns.names)
+                for relation, columns in needed.items():
+                    feed = Feed(relation, schemas[relation], tuple(columns), self._sandbox)
+                    yield (step.name, relation), made.setdefault(feed.trace.name, feed)
+
+
+class Epoch:
+    """One epoch of all stateful steps: ``feed`` any number of times, then ``finish``."""
+
+    def __init__(
+        self,
+        views: Views,
+        work: Work | None,
+        progress: Progress,
+        upto: Cut,
+        *,
+        whole: frozenset[str] = frozenset(),
+        afresh: bool = False,
+    ) -> None:
+        self._views = views
+        self._whole = whole
+        self._work = work
+        self._progress = progress
+        self._upto = upto
+        self._afresh = afresh
+        self._batches: dict[str, list[ChangeBatch]] = {}
+
+    def feed(self, relation: str, batch: ChangeBatch) -> None:
+        """Takes changes of an input, in the order of the log."""
+        self._batches.setdefault(relation, []).append(batch)
+
+    def finish(self) -> Iterator[Output]:
+        """Yields (relation, changes) of every wanted relation, then commits the state.
+
+        Raises:
+            RaypipeError: a step or the state failed; nothing is committed.
+        """
+        if self._work is None or self._afresh:
+            yield from self._contents(self._work)
+            self.abort()
+            return
+        yield from self._changes(self._work)
+        self._work.commit(self._upto.number, note=self._progress.to_json())
+
+    def abort(self) -> None:
+        """Throws the epoch away; nothing after a commit."""
+        if self._work is not None:
+            self._work.abort()
+
+    def _changes(self, work: Work) -> Iterator[Output]:
+        views = self._views
+        fed: dict[str, Fed] = {}
+        live: set[str] = set()
+        for step in views._steps:
+            if isinstance(step, SqlStep):
+                made = [
+                    output
+                    for relation in views._plans[step.name].inputs
+                    for batch in self._batches.get(relation, ())
+                    for output in step.apply(relation, batch)
+                ]
+            else:
+                made = list(self._view(step, work, fed, live))
+            self._batches[step.name] = made
+            if step.name in views._wanted:
+                for batch in made:
+                    yield step.name, batch
+        ours = {feed.trace.name for feed in views._feeds.values()}
+        self._progress.loaded = {name: loaded for name, loaded in self._progress.loaded.items() if name in ours}
+        self._progress.live = live
+
+    def _view(self, step: View, work: Work, fed: dict[str, Fed], live: set[str]) -> Iterator[ChangeBatch]:
+        """Carries one view on; tells nothing until all of its inputs are loaded."""
+        plan = step.plan
+        feeds = {relation: self._views._feeds[plan.name, relation] for relation in plan.inputs}
+        for feed in feeds.values():
+            if feed.trace.name not in fed:
+                fed[feed.trace.name] = self._feed(feed, work)
+        made = {relation: fed[feed.trace.name] for relation, feed in feeds.items()}
+        if not all(feeds[relation].is_loaded(made[relation].loaded) for relation in plan.inputs):
+            return
+        live.add(plan.view)
+        first = plan.view not in self._progress.live or any(each.emptied for each in made.values())
+        if first:
+            for trace in plan.traces:
+                work.trace(trace.name).clear()
+            everything = {name: feeds[name].contents(work.trace(feeds[name].trace.name)) for name in plan.inputs}
+            changes = step.run(everything, work, first=True)
+        else:
+            changes = step.run({name: each.changes for name, each in made.items()}, work, first=False)
+            if plan.name in self._whole:
+                changes = self._rows(step, work)
+        anew = first or plan.name in self._whole
+        yield from told(plan.schema, changes, self._upto, self._views._sandbox, anew=anew)
+
+    def _rows(self, step: View, work: Work) -> pa.Table:
+        """All rows of a view that is loaded."""
+        feeds = {name: self._views._feeds[step.name, name] for name in step.plan.inputs}
+        inputs = {name: feed.contents(work.trace(feed.trace.name)) for name, feed in feeds.items()}
+        return step.contents(inputs, work)
+
+    def _feed(self, feed: Feed, work: Work) -> Fed:
+        trace = feed.trace.name
+        loaded = self._progress.loaded.get(trace, frozenset())
+        made = feed.apply(self._batches.get(feed.relation, ()), work.trace(trace), loaded)
+        self._progress.loaded[trace] = made.loaded
+        return made
+
+    def _contents(self, work: Work | None) -> Iterator[Output]:
+        """All rows of the views that are loaded, as they stand at the end of the epoch; nothing without state."""
+        views = self._views
+        made = dict(self._batches)
+        for step in views._steps:
+            if isinstance(step, SqlStep):
+                made[step.name] = [
+                    output
+                    for relation in views._plans[step.name].inputs
+                    for batch in made.get(relation, ())
+                    for output in step.apply(relation, batch)
+                ]
+            elif work is not None and step.plan.view in self._progress.live:
+                rows = self._rows(step, work)
+                made[step.name] = list(told(step.plan.schema, rows, self._upto, views._sandbox, anew=True))
+            if step.name in views._wanted:
+                for batch in made.get(step.name, ()):
+                    yield step.name, batch
+
+
+def stateful_relations(plan: Plan) -> frozenset[str]:
+    """Stateful steps, and everything below them."""
+    found: set[str] = set()
+    for step in plan.steps:
+        if isinstance(step, ViewPlan) or found.intersection(step.inputs):
+            found.add(step.name)
+    return frozenset(found)

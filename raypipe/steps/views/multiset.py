@@ -1,0 +1,93 @@
+"""Arithmetic of weighted rows: adding up, expanding, keys; all of it by DuckDB, which knows which values are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
+from raypipe.errors import InvariantBroken
+from raypipe.plan.sandbox import Sandbox
+from raypipe.plan.scope import quote
+
+
+class Multiset:
+    """Does sums in a sandbox.
+
+    Args:
+        sandbox: Of the thread.
+    """
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def total(self, columns: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
+        """All rows together: equal ones once, with the sum of their weights, without those that cancel out."""
+        filled = [part for part in parts if part.num_rows]
+        if not filled:
+            return empty(columns)
+        rows = pa.concat_tables([part.cast(weighted(columns)) for part in filled])
+        if rows.num_rows == 1:
+            return rows
+        self._sandbox.register("_raypipe_rows", rows)
+        names = ", ".join(quote(name) for name in columns.names)
+        total = self._sandbox.query(
+            f"SELECT {names}, CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM _raypipe_rows GROUP BY ALL "
+            f"HAVING sum({WEIGHT}) <> 0"
+        )
+        return total.cast(weighted(columns))
+
+    def keys(self, parts: Iterable[tuple[pa.Table, Sequence[str]]]) -> pa.Table:
+        """The different keys of some rows, in columns ``k0``, ``k1`` …"""
+        tables = [
+            rows.select(list(names)).rename_columns([f"k{place}" for place in range(len(names))])
+            for rows, names in parts
+            if rows.num_rows
+        ]
+        together = pa.concat_tables(tables)
+        self._sandbox.register("_raypipe_keys", together)
+        return self._sandbox.query("SELECT DISTINCT * FROM _raypipe_keys").cast(together.schema)
+
+
+def weighted(columns: pa.Schema) -> pa.Schema:
+    """Columns and their weight."""
+    return pa.schema([*columns, WEIGHT_FIELD])
+
+
+def empty(columns: pa.Schema) -> pa.Table:
+    """No rows."""
+    return weighted(columns).empty_table()
+
+
+def scanned(trace: Trace) -> pa.Table:
+    """All rows of a trace."""
+    columns = weighted(trace.schema.columns)
+    return pa.Table.from_batches([batch.cast(columns) for batch in trace.rows()], columns)
+
+
+def given(rows: pa.Table, weight: int) -> pa.Table:
+    """Rows that all have one weight."""
+    return rows.append_column(WEIGHT_FIELD, pa.array(np.full(rows.num_rows, weight, np.int64)))
+
+
+def negated(rows: pa.Table) -> pa.Table:
+    """The same rows going instead of coming."""
+    weights = -rows.column(WEIGHT).to_numpy()
+    return rows.set_column(rows.num_columns - 1, WEIGHT_FIELD, pa.array(weights, pa.int64()))
+
+
+def expanded(rows: pa.Table, relation: str) -> pa.Table:
+    """Each row as often as its weight says, without the weight.
+
+    Raises:
+        InvariantBroken: a row is there less than not at all.
+    """
+    weights = rows.column(WEIGHT).to_numpy()
+    bare = rows.drop_columns([WEIGHT])
+    if (weights == 1).all():
+        return bare
+    if (weights < 0).any():
+        raise InvariantBroken(f"Relation {relation} lost a row that it never had.", relation=relation)
+    return bare.take(pa.array(np.repeat(np.arange(len(weights)), weights)))

@@ -1,0 +1,117 @@
+"""The kinds of operator at run time: changes of their inputs in, changes of their relation out.
+
+Nothing is appended to a trace here: a trace is read as it stood before the epoch, and ``View`` adds the epoch's
+changes to it once every operator has looked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+
+from raypipe.contracts import Trace
+from raypipe.errors import LimitExceeded
+from raypipe.plan.sandbox import Sandbox
+from raypipe.plan.views.model import Bilinear, Keyed, Linear, leaf_names
+from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
+
+# Finds the trace of a relation by a key.
+Traces = Callable[[str, tuple[str, ...]], Trace]
+
+
+class Operators:
+    """Runs single operators. Used by one thread.
+
+    Args:
+        sandbox: Where fragments run.
+        most_rows: That an operator may read when it must read everything.
+    """
+
+    def __init__(self, sandbox: Sandbox, most_rows: int) -> None:
+        self._sandbox = sandbox
+        self._most_rows = most_rows
+        self.multiset = Multiset(sandbox)
+
+    def linear(self, plan: Linear, changes: pa.Table) -> pa.Table:
+        """Each changed row by itself."""
+        if plan.renames:
+            chosen = changes.select([*plan.renames, changes.column_names[-1]])
+            return chosen.rename_columns(weighted(plan.out.columns).names)
+        return self._weighted(plan, [changes])
+
+    def bilinear(self, plan: Bilinear, left: pa.Table, right: pa.Table, traces: Traces) -> pa.Table:
+        """dA join B + (A + dA) join dB."""
+        made = []
+        if left.num_rows:
+            before = self._matching(plan.left_key, left, plan.right_key, traces(plan.right, plan.right_key))
+            if before.num_rows:
+                made.append(self._weighted(plan, [left, before]))
+        if right.num_rows:
+            before = self._matching(plan.right_key, right, plan.left_key, traces(plan.left, plan.left_key))
+            after = pa.concat_tables([part for part in (before, left) if part.num_rows] or [before])
+            if after.num_rows:
+                made.append(self._weighted(plan, [after, right]))
+        return pa.concat_tables(made) if made else empty(plan.out.columns)
+
+    def product(self, plan: Bilinear, left: pa.Table, right: pa.Table) -> pa.Table:
+        """An inner join of all rows."""
+        return self._weighted(plan, [left, right]) if left.num_rows and right.num_rows else empty(plan.out.columns)
+
+    def keyed(self, plan: Keyed, changes: Sequence[pa.Table], traces: Traces, *, first: bool) -> pa.Table:
+        """fragment(rows of the affected keys, after) - what it made for them before.
+
+        Args:
+            plan: Of the operator.
+            changes: Of each input, added up.
+            traces: As they stood before the epoch.
+            first: It has never run: what it makes of nothing counts, too.
+        """
+        if not first and not any(rows.num_rows for rows in changes):
+            return empty(plan.out.columns)
+        everything = first or any(
+            read.key is None and rows.num_rows for read, rows in zip(plan.reads, changes, strict=True)
+        )
+        keys = None
+        if not everything:
+            keys = self.multiset.keys(
+                (rows, read.key) for read, rows in zip(plan.reads, changes, strict=True) if read.key is not None
+            )
+        inputs = []
+        for read, rows in zip(plan.reads, changes, strict=True):
+            trace = traces(read.relation, read.key or ())
+            if keys is None or read.key is None:
+                before = self._everything(plan, trace)
+            else:
+                before = trace.probe(keys.rename_columns(list(read.key)))
+            after = self.multiset.total(pa.schema(list(rows.schema)[:-1]), [before, rows]) if rows.num_rows else before
+            inputs.append(expanded(after, read.relation))
+        out = traces(plan.out.name, plan.key)
+        made_before = self._everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
+        for name, input_rows in zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True):
+            self._sandbox.register(name, input_rows)
+        made = self._sandbox.query(plan.sql).cast(plan.out.columns)
+        return self.multiset.total(plan.out.columns, [given(made, 1), negated(made_before)])
+
+    def _matching(self, key: tuple[str, ...], rows: pa.Table, other_key: tuple[str, ...], trace: Trace) -> pa.Table:
+        """Rows of the other side, as they were, that the changed rows may meet."""
+        if not other_key:
+            return scanned(trace)
+        found = trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
+        return found.cast(weighted(trace.schema.columns))
+
+    def _everything(self, plan: Keyed, trace: Trace) -> pa.Table:
+        if trace.count > self._most_rows:
+            raise LimitExceeded(
+                f"The {plan.what} of relation {plan.out.name} must be computed from all of its {trace.count:,} rows, "
+                f"and {self._most_rows:,} are allowed.",
+                remedy="Write the step so that it has a key (GROUP BY, PARTITION BY, an equality in the join), or "
+                "raise limits.step_rows.",
+                rows=trace.count,
+            )
+        return scanned(trace)
+
+    def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
+        for name, rows in zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True):
+            self._sandbox.register(name, rows)
+        return self._sandbox.query(plan.sql).cast(weighted(plan.out.columns))

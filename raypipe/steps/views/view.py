@@ -1,0 +1,135 @@
+"""One stateful step over one epoch: all of its operators in turn, then what they learned into their traces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import duckdb
+import pyarrow as pa
+
+from raypipe.contracts import Trace, Work
+from raypipe.errors import LimitExceeded, RaypipeError, SqlError
+from raypipe.plan.sandbox import Sandbox
+from raypipe.plan.views.model import Bilinear, Keyed, Linear, Scan, Union, ViewPlan
+from raypipe.steps.diagnose import REASONS
+from raypipe.steps.views.multiset import scanned, weighted
+from raypipe.steps.views.operators import Operators
+
+MOST_ROWS = 5_000_000
+
+
+class View:
+    """A stateful step. Used by one thread.
+
+    Args:
+        plan: Of the step.
+        sandbox: To run in.
+        most_rows: That an operator without a key may read at once.
+    """
+
+    def __init__(self, plan: ViewPlan, sandbox: Sandbox, most_rows: int = MOST_ROWS) -> None:
+        self.plan = plan
+        self.name = plan.name
+        self._operators = Operators(sandbox, most_rows)
+
+    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
+        """Carries the view over an epoch.
+
+        Args:
+            changes: Weighted rows by input, with at least the columns that the view's scans name; an input without
+                changes may be left out.
+            work: State as it stood before the epoch; takes what is to be remembered.
+            first: The state is empty, and the changes are all rows there are.
+
+        Returns:
+            Changes of the view, weighted, each different row once, no weight 0.
+
+        Raises:
+            SqlError: its SQL fails on the rows.
+            LimitExceeded: it took too long, too much memory or too many rows.
+        """
+        try:
+            return self._run(changes, work, first=first)
+        except duckdb.Error as error:
+            raise self._failure(error) from None
+        except LimitExceeded as error:
+            raise LimitExceeded(
+                f"Step {self.plan.name}: {error.message}",
+                remedy=error.remedy or "Simplify its SQL, or make epochs smaller.",
+                step=self.plan.name,
+                **error.fields,  # type: ignore[arg-type]
+            ) from error
+
+    def contents(self, everything: Mapping[str, pa.Table], work: Work) -> pa.Table:
+        """All rows of the view as the state has them, weighted; nothing is remembered.
+
+        What a keyed operator made is read and not computed again, so it is what those below were told, to the last bit.
+
+        Args:
+            everything: All rows of the inputs.
+            work: The state.
+        """
+        made: dict[str, pa.Table] = {}
+        for operator in self.plan.operators:
+            name = operator.out.name
+            if isinstance(operator, Keyed):
+                trace = work.trace(self.plan.trace_name(name, operator.key))
+                made[name] = scanned(trace)
+            elif isinstance(operator, Bilinear):
+                made[name] = self._operators.product(operator, made[operator.left], made[operator.right])
+            else:
+                made[name] = self._stateless(operator, made, everything)
+        last = self.plan.operators[-1].out
+        return self._operators.multiset.total(last.columns, [made[last.name]])
+
+    def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
+        made: dict[str, pa.Table] = {}
+        added: dict[str, pa.Table] = {}
+        columns = {operator.out.name: operator.out.columns for operator in self.plan.operators}
+
+        def traces(relation: str, key: tuple[str, ...]) -> Trace:
+            return work.trace(self.plan.trace_name(relation, key))
+
+        def total(relation: str) -> pa.Table:
+            if relation not in added:
+                added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
+            return added[relation]
+
+        remembered: dict[tuple[str, tuple[str, ...]], None] = {}
+        for operator in self.plan.operators:
+            name = operator.out.name
+            if isinstance(operator, Bilinear):
+                left, right = total(operator.left), total(operator.right)
+                made[name] = self._operators.bilinear(operator, left, right, traces)
+                remembered.update(dict.fromkeys(operator.traces))
+            elif isinstance(operator, Keyed):
+                inputs = [total(each) for each in operator.inputs]
+                added[name] = made[name] = self._operators.keyed(operator, inputs, traces, first=first)
+                remembered.update(dict.fromkeys(operator.traces))
+            else:
+                made[name] = self._stateless(operator, made, changes)
+        # Only now: every operator has seen its traces as they stood before the epoch.
+        for relation, key in remembered:
+            if total(relation).num_rows:
+                traces(relation, key).append(total(relation))
+        return total(self.plan.operators[-1].out.name)
+
+    def _stateless(
+        self, operator: Scan | Union | Linear, made: Mapping[str, pa.Table], changes: Mapping[str, pa.Table]
+    ) -> pa.Table:
+        wanted = weighted(operator.out.columns)
+        if isinstance(operator, Scan):
+            rows = changes.get(operator.relation)
+            return wanted.empty_table() if rows is None else rows.select(wanted.names).cast(wanted)
+        if isinstance(operator, Union):
+            return pa.concat_tables([made[each].rename_columns(wanted.names).cast(wanted) for each in operator.inputs])
+        rows = made[operator.input]
+        return self._operators.linear(operator, rows) if rows.num_rows else wanted.empty_table()
+
+    def _failure(self, error: duckdb.Error) -> RaypipeError:
+        reason = REASONS.get(type(error), "DuckDB refused a value")
+        return SqlError(
+            f"Step {self.plan.name} failed on the rows of {' and '.join(self.plan.inputs)}: {reason}.",
+            remedy="Let the expression cope with every value (TRY_CAST, CASE); over the whole table it fails as well.",
+            step=self.plan.name,
+        )

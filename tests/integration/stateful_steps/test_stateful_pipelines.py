@@ -1,0 +1,106 @@
+"""Stateful steps from source to sinks: each sink holds what the SQL returns, through kills, new sinks, lost state."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from shop_of_views import TOTALS, Shop
+
+from raypipe import faults
+from raypipe.local.run import run_local
+from raypipe.verify import verify
+
+
+@pytest.fixture
+def shop(tmp_path: Path, seed: int) -> Shop:
+    made = Shop(tmp_path, seed)
+    made.trade(80)
+    return made
+
+
+def proved(shop: Shop) -> None:
+    """Every sink table equals its oracle."""
+    report = verify(shop.plan())
+    wrong = {f"{table.sink}.{table.table}": table for table in report.tables if not table.ok}
+    assert not wrong, wrong
+
+
+def test_sinks_follow_joins_aggregates_windows_and_steps_on_steps(shop: Shop) -> None:
+    run_local(shop.plan())
+    proved(shop)
+    for _ in range(5):
+        shop.trade(30)
+        run_local(shop.plan())
+        proved(shop)
+
+
+# A run makes no checkpoints, and too little for a merge.
+POINTS = [
+    point
+    for point in faults.POINTS
+    if point.startswith(("state.", "epoch.views.", "sink.commit"))
+    and not point.startswith(("state.checkpoint", "state.merge"))
+]
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_killed_around_its_state_goes_on_exactly(point: str, shop: Shop) -> None:
+    run_local(shop.plan())
+    killed = 0
+    for _ in range(3):
+        shop.trade(30)
+        killed += shop.run(faults=f"{point}=kill@1").returncode == -signal.SIGKILL
+    run_local(shop.plan())
+    proved(shop)
+    assert killed
+
+
+def test_a_run_that_knew_another_step_and_died_leaves_nothing_that_is_gone_on_from(shop: Shop) -> None:
+    run_local(shop.plan())
+    shop.write(totals=TOTALS.replace("sum(cents)", "max(cents)"))
+    assert shop.run(faults="state.open.claimed=kill@1").returncode == -signal.SIGKILL
+    shop.write()
+    shop.trade(30)
+    run_local(shop.plan())
+    proved(shop)
+
+
+def test_a_changed_step_is_loaded_anew_and_the_others_go_on(shop: Shop) -> None:
+    run_local(shop.plan())
+    shop.write(totals=TOTALS.replace("sum(cents)", "max(cents)"))
+    shop.trade(10)
+    run_local(shop.plan())
+    proved(shop)
+    shop.trade(30)
+    run_local(shop.plan())
+    proved(shop)
+
+
+def test_a_new_table_and_a_new_sink_are_filled(shop: Shop) -> None:
+    run_local(shop.plan())
+    shop.trade(20)
+    shop.write(more=", best: {from: best}, rich: {from: rich}")
+    run_local(shop.plan())
+    proved(shop)
+    (shop.folder / "office.db").unlink()
+    shop.trade(20)
+    run_local(shop.plan())
+    proved(shop)
+    shop.trade(20)
+    run_local(shop.plan())
+    proved(shop)
+
+
+def test_lost_state_is_loaded_again_and_never_silently_wrong(shop: Shop) -> None:
+    run_local(shop.plan())
+    shutil.rmtree(shop.folder / "views.state")
+    shop.trade(30)
+    run_local(shop.plan())
+    proved(shop)
+    shop.trade(30)
+    run_local(shop.plan())
+    proved(shop)

@@ -12,6 +12,9 @@ CONNECT_TIMEOUT_S = 10.0
 # The server's own default, 64 MB, has it write every transaction of some hundred thousand rows to disk before it sends
 # the first row of it; measured with a million rows of 150 bytes, 1 GB let readers finish 1.3 times as fast.
 DECODING_MEMORY = "256MB"
+# Each is a process of the server and a core of it while tables load.
+COPY_CONNECTIONS = 4
+MOST_COPY_CONNECTIONS = 32
 _OPTIONS = frozenset(
     {
         "slot",
@@ -20,6 +23,7 @@ _OPTIONS = frozenset(
         "streaming",
         "failover",
         "event_triggers",
+        "copy_connections",
         "decoding_memory",
         "sslmode",
         "sslrootcert",
@@ -52,6 +56,7 @@ class Address:
         event_triggers: Put event triggers into the database, where the user may, that tell of altered tables.
         decoding_memory: How much of a transaction the server keeps in memory for us before it writes it to its disk
             (``logical_decoding_work_mem``).
+        copy_connections: Tables that are loaded side by side, at most.
         sslmode: As libpq has it.
         sslrootcert: File with the certificates to trust.
         sslcert: File with our certificate.
@@ -71,6 +76,7 @@ class Address:
     failover: bool = False
     event_triggers: bool = True
     decoding_memory: str = DECODING_MEMORY
+    copy_connections: int = COPY_CONNECTIONS
     sslmode: str = "prefer"
     sslrootcert: str = ""
     sslcert: str = ""
@@ -123,6 +129,7 @@ def parse_address(instance: str, url: str, pipeline: str = "") -> Address:
         failover=_is_on(options.get("failover")),
         event_triggers=_is_on(options.get("event_triggers", "on")),
         decoding_memory=memory,
+        copy_connections=_connections(instance, options.get("copy_connections")),
         sslmode=mode,
         sslrootcert=options.get("sslrootcert", ""),
         sslcert=options.get("sslcert", ""),
@@ -133,6 +140,14 @@ def parse_address(instance: str, url: str, pipeline: str = "") -> Address:
 
 def _is_on(text: str | None) -> bool:
     return (text or "").lower() in ("1", "true", "yes", "on")
+
+
+def _connections(instance: str, text: str | None) -> int:
+    if text is None:
+        return COPY_CONNECTIONS
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_COPY_CONNECTIONS:
+        raise _bad_url(instance, "copy_connections is no number of connections", f"1 to {MOST_COPY_CONNECTIONS}.")
+    return int(text)
 
 
 def _seconds(instance: str, text: str | None) -> float:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from raypipe.model import TableSchema
+from raypipe.sources.postgres import parallel
 from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.captured import Captured, read_batch
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.copying import (
-    GULP_BYTES,
-    TOO_LARGE,
     Copied,
     copy_rows,
-    gulp_bytes,
     select_chunk,
     select_rows,
 )
@@ -29,6 +27,8 @@ from raypipe.sources.postgres.snapshot import await_moment, watermark
 
 # A guess at a row's size until the statistics tell or some were measured. A chunk that turns out too large is cut off.
 ROW_BYTES = 128
+# Tables of this size are worth a connection of their own.
+LARGE_BYTES = 1 << 20
 # Rows of one chunk at most: what may have to be copied again after a crash.
 CHUNK_ROWS = 1 << 20
 
@@ -41,6 +41,16 @@ class _Whole:
     schema: TableSchema
     parts: Iterator[Copied]
     seen: Moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    """The next chunk of a table with a key."""
+
+    path: str
+    table: Table
+    load: Load
+    shape: Shape
 
 
 class Copier:
@@ -56,7 +66,7 @@ class Copier:
         self._address = address
         self._watermarks = session
         self._captured = captured
-        self._session: Session | None = None
+        self._connections = parallel.Connections(address)
         self._whole: _Whole | None = None
         self._row_bytes: dict[str, int] = {}
 
@@ -80,52 +90,49 @@ class Copier:
         return position
 
     def close(self) -> None:
-        """Ends the connection; idempotent."""
-        if self._session is not None:
-            self._session.close()
-        self._session = self._whole = None
+        """Ends the connections; idempotent."""
+        self._connections.close()
+        self._whole = None
 
     def _begin(self, position: Position, evolution: Evolution, gathered: Gathered, max_bytes: int) -> Position:
         """Looks at the database once, and copies a chunk of every table that has room in the piece."""
         waiting = {path: load for path, load in position.loading.items() if path in self._captured.tables}
         if not waiting:
             return position
-        if self._session is None:
-            self._session = Session(self._address, "copy")
-        session = self._session
+        session = self._connections.first
         since = max(load.since for load in waiting.values())
         seen = await_moment(session, since, [self._captured.tables[path].sql for path in waiting])
         copied: dict[str, Load] = {}
         tables = dict(position.tables)
         try:
             self._captured.look_with(session)
+            chunks: list[_Chunk] = []
             for path in sorted(waiting, key=self._keyless_last):
                 load, table = waiting[path], self._captured.tables.get(path)
-                if (
-                    self._session is None
-                    or table is None
-                    or load.since > seen.xmin
-                    or (copied and gathered.bytes >= max_bytes)
-                ):
+                if table is None or load.since > seen.xmin:
                     continue
                 if load.rows and evolution.outdated(table, tables.get(path)):
                     # What was copied before is not what it would be now: the load begins again.
                     position = replace(position, due={**position.due, path: seen.xmax})
                     continue
+                if not table.key and (chunks or copied):
+                    continue
                 tables[path] = evolution.known_as(path, table, tables.get(path))
                 shape = self._captured.shape(table, tables[path].version)
-                if table.key:
-                    room = max(max_bytes - gathered.bytes, 1)
-                    copied[path], position = self._chunk(session, table, load, position, shape, gathered, room, seen)
-                elif not copied:
+                if not table.key:
                     parts = copy_rows(session, select_rows(table, shape), shape)
                     self._whole = _Whole(path=path, schema=shape.schema, parts=parts, seen=seen)
                     return replace(position, tables=tables)
+                chunks.append(_Chunk(path=path, table=table, load=load, shape=shape))
+            while chunks and self._connections.open and not (copied and gathered.bytes >= max_bytes):
+                group, chunks = self._side_by_side(chunks)
+                loads, position = self._chunks(group, position, gathered, max_bytes, seen)
+                copied.update(loads)
         except BaseException:
             self.close()
             raise
-        if self._session is not None:
-            session.run("COMMIT")
+        if self._connections.open:
+            self._connections.end()
         if copied:
             until = watermark(self._watermarks)
             copied = {
@@ -138,33 +145,38 @@ class Copier:
     def _keyless_last(self, path: str) -> tuple[bool, str]:
         return not self._captured.tables[path].key, path
 
-    def _chunk(
-        self,
-        session: Session,
-        table: Table,
-        load: Load,
-        position: Position,
-        shape: Shape,
-        gathered: Gathered,
-        room: int,
-        seen: Moment,
-    ) -> tuple[Load, Position]:
-        limit = max(1, min(CHUNK_ROWS, room // self._bytes_of_row(table)))
-        rows, whole = 0, True
-        before = gathered.bytes
-        last: list[str] = list(load.cursor)
-        for part in copy_rows(session, select_chunk(table, shape, load.cursor, limit), shape, gulp_bytes(room)):
-            position = self._gather(part, shape.schema, position, gathered)
-            last = self._last_key(part, table, shape.schema)
-            rows += len(part.columns[0])
-            if gathered.bytes - before > max(TOO_LARGE * room, GULP_BYTES):
-                whole = False  # what the server still sends is left to a closed connection
-                self.close()
-                break
-        if rows:
-            self._row_bytes[table.path] = max(1, (gathered.bytes - before) // rows)
-        chunk = Chunk(low=load.cursor, seen=seen, until=0, last=whole and rows < limit)
-        return Load(cursor=tuple(last), rows=load.rows + rows, since=load.since, chunk=chunk), position
+    def _side_by_side(self, chunks: list[_Chunk]) -> tuple[list[_Chunk], list[_Chunk]]:
+        """Those to copy next, and the rest: as many large tables as there may be connections, or one small table."""
+        large = [chunk for chunk in chunks if chunk.table.bytes >= LARGE_BYTES][: self._address.copy_connections]
+        group = large or chunks[:1]
+        return group, [chunk for chunk in chunks if chunk not in group]
+
+    def _chunks(
+        self, group: Sequence[_Chunk], position: Position, gathered: Gathered, max_bytes: int, seen: Moment
+    ) -> tuple[dict[str, Load], Position]:
+        """Copies a chunk of each table of a group; returns how far their loads are then."""
+        room = max((max_bytes - gathered.bytes) // len(group), 1)
+        limits = [max(1, min(CHUNK_ROWS, room // self._bytes_of_row(each.table))) for each in group]
+        selects = [
+            select_chunk(each.table, each.shape, each.load.cursor, limit)
+            for each, limit in zip(group, limits, strict=True)
+        ]
+        wanted = [
+            parallel.Chunk(sql=sql, shape=each.shape, room=room) for each, sql in zip(group, selects, strict=True)
+        ]
+        loads: dict[str, Load] = {}
+        for each, limit, read in zip(group, limits, self._connections.copy(wanted), strict=True):
+            load, rows, before = each.load, 0, gathered.bytes
+            last: Sequence[str] = load.cursor
+            for part in read.parts:
+                position = self._gather(part, each.shape.schema, position, gathered)
+                rows += len(part.columns[0])
+                last = self._last_key(part, each.table, each.shape.schema)
+            if rows:
+                self._row_bytes[each.path] = max(1, (gathered.bytes - before) // rows)
+            chunk = Chunk(low=load.cursor, seen=seen, until=0, last=read.whole and rows < limit)
+            loads[each.path] = Load(cursor=tuple(last), rows=load.rows + rows, since=load.since, chunk=chunk)
+        return loads, position
 
     def _gather(self, part: Copied, schema: TableSchema, position: Position, gathered: Gathered) -> Position:
         """Adds rows to the piece."""
@@ -191,8 +203,8 @@ class Copier:
                 load = replace(load, rows=load.rows + len(part.columns[0]))
                 if gathered.bytes >= max_bytes:
                     return replace(position, loading={**position.loading, whole.path: load})
-            if self._session is not None:
-                self._session.run("COMMIT")
+            if self._connections.open:
+                self._connections.end()
         except BaseException:
             self.close()
             raise

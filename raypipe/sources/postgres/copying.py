@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -44,7 +44,7 @@ def gulp_bytes(room: int) -> int:
 
 def copy_rows(
     session: Session, sql: str, shape: Shape, gulp_bytes: int = 4 << 20, silent_s: float = SILENT_S
-) -> Iterator[Copied]:
+) -> Generator[Copied]:
     """Runs a SELECT as a COPY; yields its rows by column, in parts of about ``gulp_bytes``.
 
     The iterator must be read to its end before the session is used for anything else.

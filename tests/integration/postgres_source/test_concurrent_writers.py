@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from reading import writers
 
 from raypipe.model import Op
@@ -57,6 +58,33 @@ def some_changes(chance: random.Random) -> list[str]:
 TABLES = ("accounts", "words", "notes", "pages")
 
 
+@pytest.fixture(params=["one by one", "side by side"])
+def together(request, monkeypatch) -> bool:
+    """Whether tables are loaded over several connections, as large ones are."""
+    if request.param == "side by side":
+        monkeypatch.setattr("raypipe.sources.postgres.copier.LARGE_BYTES", 0)
+    return request.param == "side by side"
+
+
+def copying(database) -> int:
+    """Connections that copy tables of this database now."""
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '% copy %'"
+    )
+    return int(database.rows(sql)[0][0])
+
+
+def test_large_tables_are_loaded_over_as_many_connections_as_the_url_allows(database, read, together):
+    fill(database)
+    reading = read("accounts", "words", "pages", copy_connections="2").open()
+    reading.step(20_000)
+    assert copying(database) == (2 if together else 1)
+    reading.until_loaded(20_000)
+    reading.agree()
+    assert copying(database) == 0
+
+
+@pytest.mark.usefixtures("together")
 def test_loads_beside_writers_add_up_to_the_tables(database, read, seed):
     fill(database)
     reading = read(*TABLES).open()
@@ -68,6 +96,7 @@ def test_loads_beside_writers_add_up_to_the_tables(database, read, seed):
     assert reading.ops("accounts").count(Op.TRUNCATE) == 1
 
 
+@pytest.mark.usefixtures("together")
 def test_a_reader_that_starts_again_and_again_while_it_loads_misses_nothing(database, read, seed):
     fill(database)
     reading = read("accounts", "words", "pages").open()

@@ -62,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{name}: {benchmark.about}")
         for note in report.notes:
             print(f"  {note}")
+        if asked.markdown:  # after each: a run that is stopped has written what it knows
+            done = {each.benchmark.name for each in reports}
+            missing = [name for name in BENCHMARKS if name not in done]
+            asked.markdown.write_text(as_markdown(reports, about, size, missing))
     print(f"\n{as_table(reports)}")
     if asked.json:
         asked.json.write_text(as_json(reports))
-    if asked.markdown:
-        asked.markdown.write_text(
-            as_markdown(reports, about, size, [name for name in BENCHMARKS if name not in (asked.only or BENCHMARKS)])
-        )
     return int(left_out)
 
 

@@ -54,7 +54,7 @@ class PgSnapshot:
                 f"{rows:,} rows; raypipe {per_second:,.0f} rows for each CPU-second of its own",
                 f"raypipe, CPU-seconds per million rows: {by_raypipe.per_million(rows)}",
                 f"COPY, the same: {by_copy.per_million(rows)}",
-                f"raypipe's seconds by stage ({by_raypipe.seconds:.2f} in all): {shares(figures)}",
+                f"raypipe's stages, which overlap, in {by_raypipe.seconds:.2f} s: {shares(figures)}",
             ),
         )
 

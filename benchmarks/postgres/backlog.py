@@ -95,6 +95,6 @@ def backlog(
                 f"{written.changes:,} changes in {written.transactions:,} transactions",
                 f"raypipe, CPU-seconds per million changes: {by_raypipe.per_million(written.changes)}",
                 f"pg_recvlogical, the same: {by_limit.per_million(written.changes)}",
-                f"raypipe's seconds by stage ({by_raypipe.seconds:.2f} in all): {shares(reading.pump.figures)}",
+                f"raypipe's stages, which overlap, in {by_raypipe.seconds:.2f} s: {shares(reading.pump.figures)}",
             ),
         )

@@ -94,9 +94,8 @@ class Reading:
 
 
 def shares(figures: PumpFigures) -> str:
-    """How a pump's time is divided, for a note."""
-    total = sum(figures.seconds.values())
-    return ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in figures.seconds.items())
+    """How long a pump's stages were at work, for a note."""
+    return ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in figures.seconds.items())
 
 
 def raypipe(lab: Lab, tables: Sequence[str], pipeline: str = PIPELINE) -> Raypipe:

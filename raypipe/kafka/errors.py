@@ -37,3 +37,33 @@ class LastError:
         """For librdkafka's ``error_cb``. A refusal stays, because what follows it are the attempts to connect again."""
         if self.error is None or (error.code() != KafkaError._ALL_BROKERS_DOWN and self.error.code() not in REFUSED):
             self.error = error
+
+
+_PASSING = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._RESOLVE,
+        # What a client says of every partition while no broker answers.
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        # A leader has changed, and client and broker do not yet know of the same one.
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        # Of the group that no partition is read by.
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+
+
+def passing(error: KafkaError) -> bool:
+    """Whether a consumer mends this by itself, given time."""
+    return error.code() in _PASSING or error.retriable()

@@ -9,13 +9,13 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from raypipe.errors import SourceGap, Unavailable
 from raypipe.kafka.clients import ANSWER_S
-from raypipe.kafka.errors import OUT_OF_RANGE
+from raypipe.kafka.errors import OUT_OF_RANGE, passing
 from raypipe.log.kafka.clients import Clients
 from raypipe.log.kafka.failures import damaged, explain, gap
 from raypipe.log.kafka.fold import Base, Fold
 from raypipe.log.kafka.history import History, Numbered
 from raypipe.log.kafka.names import ControlTopics
-from raypipe.log.kafka.query import Query, passing, taken
+from raypipe.log.kafka.query import Query, taken
 from raypipe.log.kafka.records import CutRecord
 
 _TAKEN = 1_000

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from raypipe.errors import Unavailable
 from raypipe.kafka.clients import ANSWER_S
-from raypipe.kafka.errors import MISSING, error_of
+from raypipe.kafka.errors import MISSING, error_of, passing
 from raypipe.log.kafka.clients import Clients
 from raypipe.log.kafka.failures import explain, explained
 
@@ -135,36 +135,6 @@ class Query:
         if self._made is not None:
             self._made.close()
             self._made = None
-
-
-_PASSING = frozenset(
-    {
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TIMED_OUT,
-        KafkaError._RESOLVE,
-        # What a client says of every partition while no broker answers.
-        KafkaError._UNKNOWN_PARTITION,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        # A leader has changed, and client and broker do not yet know of the same one.
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.REPLICA_NOT_AVAILABLE,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.BROKER_NOT_AVAILABLE,
-        # Of the group that no partition is read by.
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-    }
-)
-
-
-def passing(error: KafkaError) -> bool:
-    """Whether a consumer mends this by itself, given time."""
-    return error.code() in _PASSING or error.retriable()
 
 
 def taken(consumer: Consumer, most: int, timeout_s: float) -> Sequence[Message]:

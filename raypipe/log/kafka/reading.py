@@ -14,6 +14,7 @@ from raypipe.codec import decode
 from raypipe.contracts import LogBatch, LogSlice
 from raypipe.errors import Corrupt, SourceGap
 from raypipe.kafka.clients import ANSWER_S
+from raypipe.kafka.errors import passing
 from raypipe.log.kafka.clients import Clients
 from raypipe.log.kafka.debezium import SCHEMA_HEADER, DebeziumJson
 from raypipe.log.kafka.failures import damaged, explain, gap
@@ -21,7 +22,7 @@ from raypipe.log.kafka.fold import Fold, segments_between
 from raypipe.log.kafka.history import History
 from raypipe.log.kafka.messages import Header, header_of
 from raypipe.log.kafka.names import kafka_topic, topic_and_partition
-from raypipe.log.kafka.query import Query, passing, taken
+from raypipe.log.kafka.query import Query, taken
 from raypipe.log.kafka.records import End
 from raypipe.model import Cut
 

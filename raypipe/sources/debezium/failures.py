@@ -8,31 +8,8 @@ from raypipe.errors import RaypipeError, SourceGap, Unavailable
 from raypipe.kafka.errors import DENIED, MISSING, OUT_OF_RANGE, REFUSED, error_of
 
 _GONE = MISSING | {KafkaError._UNKNOWN_PARTITION}
-_PASSING = frozenset(
-    {
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TIMED_OUT,
-        KafkaError._RESOLVE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.REPLICA_NOT_AVAILABLE,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.BROKER_NOT_AVAILABLE,
-        # Of the group that no partition is read by.
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-    }
-)
 
 BEGIN_ANEW = "begin anew: remove the log and what the sinks hold, and run again"
-
-
-def passing(error: KafkaError) -> bool:
-    """Whether a consumer mends this by itself, given time."""
-    return error.code() in _PASSING or error.retriable()
 
 
 def missing(error: KafkaError) -> bool:

@@ -11,7 +11,8 @@ from operator import itemgetter
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from raypipe.kafka.clients import ANSWER_S, taken
-from raypipe.sources.debezium.failures import explain, passing, silent
+from raypipe.kafka.errors import passing
+from raypipe.sources.debezium.failures import explain, silent
 from raypipe.sources.debezium.topics import Topics
 
 # Messages taken from the library at a time.

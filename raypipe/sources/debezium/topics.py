@@ -23,12 +23,14 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from raypipe.errors import SchemaMismatch
 from raypipe.kafka.clients import ANSWER_S, CONSUMER_BYTES, base_settings, consumer_settings, taken, topic_id
-from raypipe.kafka.errors import LastError, error_of
+from raypipe.kafka.errors import LastError, error_of, passing
 from raypipe.sources.debezium.address import Address
-from raypipe.sources.debezium.failures import explain, missing, passing, silent
+from raypipe.sources.debezium.failures import explain, missing, silent
 
 # A broker holds the answer to a fetch that finds nothing for so long; a new message ends that at once.
 _FETCH_WAIT_MS = 100
+# What a broker cannot tell yet is asked for again after this.
+_AGAIN_S = 0.05
 # How many names a message about a missing topic lists.
 _NAMED = 30
 
@@ -138,14 +140,21 @@ class Topics:
         if not wanted:
             return {}
         found: dict[str, list[int]] = {topic: [0] * partitions for topic, partitions in topics.items()}
-        futures = self._admin.list_offsets(
-            wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
-        )
-        for partition, future in futures.items():
-            try:
-                found[partition.topic][partition.partition] = int(future.result(timeout=2 * ANSWER_S).offset)
-            except KafkaException as error:
-                raise explain(self.place, error, partition.topic) from error
+        deadline = time.monotonic() + ANSWER_S
+        while wanted:
+            futures = self._admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
+            )
+            for partition, future in futures.items():
+                try:
+                    found[partition.topic][partition.partition] = int(future.result(timeout=2 * ANSWER_S).offset)
+                    del wanted[partition]
+                except KafkaException as error:
+                    # A broker that was replaced a moment ago is asked again.
+                    if not passing(error_of(error)) or time.monotonic() > deadline:
+                        raise explain(self.place, error, partition.topic) from error
+            if wanted:
+                time.sleep(_AGAIN_S)
         return {topic: tuple(offsets) for topic, offsets in found.items()}
 
     def consumer(self) -> Consumer:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 # The heap may grow by this much over what the libraries take; mapped files do not count, the kernel takes them back.
-HEAP_BYTES = 72 << 20
+HEAP_BYTES = 96 << 20
 PROGRAM = """
 import resource, sys
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np, pyarrow as pa
 from raypipe.contracts import WEIGHT, TraceSchema
 from raypipe.state import Limits, Remote, Store, checkpoint, restore
 
-HEAP, ROWS, STEP = int(sys.argv[2]), 8_000_000, 200_000
+HEAP, ROWS, STEP = int(sys.argv[2]), 10_000_000, 200_000
 pa.set_cpu_count(1)
 kept = [line for line in open("/proc/self/status") if line.startswith("VmData")]
 now = int(kept[0].split()[1]) << 10
@@ -63,7 +63,8 @@ def test_state_larger_than_the_heap_is_loaded_merged_probed_scanned_and_restored
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path), str(HEAP_BYTES)],
         # Freed pieces go back to the system at once, so that the bound meets what is held and not what malloc keeps.
-        env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": "262144"},
+        env=os.environ
+        | {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1"},
         capture_output=True,
         text=True,
     )

@@ -82,7 +82,7 @@ class RecordFollower(Follower):
     def rows(self) -> Counter[tuple[str, Row]]:
         """How often each row of each table is there now; what is gone before it came counts negative."""
         found: Counter[tuple[str, Row]] = Counter()
-        for (_, table, row), count in list(self.folded.items()):
+        for (_, table, row), count in dict.copy(self.folded).items():  # the follower goes on meanwhile
             if count:
                 found[table, row] += count
         return found

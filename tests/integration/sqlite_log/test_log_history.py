@@ -59,7 +59,7 @@ class History(LogHistory):
             names = data.draw(st.sets(instances))
             topics = [self.topic(name) for name in names]
             found = self.rows_of(self.cuts[0][0], upto, topics, max_bytes)
-            assert found == [number for name, number in self.whole[self.forgotten : end] if name in names]
+            assert found == [number for name, number in self.whole[self.cuts[0][1] : end] if name in names]
 
     @invariant()
     def agrees(self) -> None:

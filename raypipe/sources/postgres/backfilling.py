@@ -207,12 +207,14 @@ class Backfiller:
         limit = max(1, min(_CHUNK_ROWS, max_bytes // self._bytes_of_row(table)))
         sql = select_part(table, shape, source, backfill.cursor, limit)
         parts, rows, size, whole = [], 0, 0, True
-        for part in copy_rows(session, sql, shape, gulp_bytes(max_bytes)):
+        copied = copy_rows(session, sql, shape, gulp_bytes(max_bytes))
+        for part in copied:
             parts.append(part)
             rows += len(part.columns[0])
             size += sum(column.nbytes for column in part.columns)
             if size > max(TOO_LARGE * max_bytes, GULP_BYTES):
                 whole = False  # what the server still sends is left to a closed connection
+                copied.close()
                 self.close()
                 break
         if rows:

@@ -269,13 +269,15 @@ class Rereader:
         chosen = f"{select_rows(table, shape)} WHERE {beyond} AND {upto} AND {as_sql(reread.where)} ORDER BY {order}"
         before, rows, last, whole = gathered.bytes, 0, list(reread.cursor), True
         try:
-            for part in copy_rows(session, chosen, shape, max(64 << 10, min(GULP_BYTES, room))):
+            copied = copy_rows(session, chosen, shape, max(64 << 10, min(GULP_BYTES, room)))
+            for part in copied:
                 batch, misfits = _updates(shape.schema, part, position.load_commit, position.load_ordinal + 1 + rows)
                 position = add_fitting(gathered, position, batch, misfits)
                 rows += len(part.columns[0])
                 last = _last_key(part, table, shape.schema)
                 if gathered.bytes - before > max(2 * room, GULP_BYTES):
                     whole = False  # what the server still sends is left to a closed connection
+                    copied.close()
                     self.close()
                     break
         except (SchemaMismatch, Unavailable) as error:

@@ -107,3 +107,19 @@ def test_a_reader_that_starts_again_and_again_while_it_loads_misses_nothing(data
         reading.until_loaded()
         reading.agree()
     reading.agree()
+
+
+@pytest.mark.usefixtures("together")
+def test_a_chunk_whose_rows_are_far_larger_than_those_before_is_cut_off_and_goes_on_behind(database, read):
+    database.write(
+        "CREATE TABLE narrow(id int PRIMARY KEY, body text)",
+        "CREATE TABLE wide(id int PRIMARY KEY, body text)",
+        "ALTER TABLE wide ALTER COLUMN body SET STORAGE EXTERNAL",
+        "INSERT INTO narrow SELECT g, 'x' FROM generate_series(1, 5000) g",
+        "INSERT INTO wide SELECT g, 'x' FROM generate_series(1, 5000) g",
+        "ANALYZE",
+        "INSERT INTO wide SELECT g, repeat(md5(g::text), 1000) FROM generate_series(5001, 5700) g",
+    )
+    reading = read("narrow", "wide").open()
+    reading.until_loaded(1 << 20)
+    reading.agree()

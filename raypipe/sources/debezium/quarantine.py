@@ -17,11 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.codec import hex_text
-from raypipe.model import COMMIT, OP, ORDINAL, TIME, ChangeBatch, Image, Op, TableSchema
-from raypipe.sources.quarantine import quarantine_schema
+from raypipe.model import ChangeBatch, TableSchema
+from raypipe.sources.quarantine import emptying, parking, parted, quarantine_schema
 
 _SCHEMA = "public"
-_GOES = pa.array([int(Op.UPDATE_BEFORE), int(Op.DELETE)], pa.int8())
 _CONTROL = r"[\x00-\x1f]"
 
 
@@ -53,31 +52,17 @@ def park(
         whose end is known by an image that does not fit either.
     """
     misfit = np.zeros(rows.num_rows, np.bool_) if misfits is None else misfits >= 0
-    goes = pc.is_in(rows.column(OP), value_set=_GOES).to_numpy(zero_copy_only=False)
-    enters = misfit & ~goes
-    leaves = goes if clearing or enters.any() else np.zeros(rows.num_rows, np.bool_)
-    fitting = rows if not misfit.any() else rows.filter(pa.array(~misfit))
-    told = np.flatnonzero(enters | leaves)
-    if not len(told):
-        return fitting, None, 0
-    assert misfits is not None or not enters.any()
+    found = parted(rows, misfit, clearing=clearing)
+    if not len(found.told):
+        return found.fitting, None, 0
     places = np.full(rows.num_rows, -1, np.int32) if misfits is None else misfits
-    batch = _changes(schema, rows.take(pa.array(told)), places[told], enters[told], instance)
-    return fitting, batch, int(enters.sum()) - int((misfit & goes).sum())
+    batch = _changes(schema, rows.take(pa.array(found.told)), places[found.told], found.enters, instance)
+    return found.fitting, batch, found.parked
 
 
 def emptied(instance: str, commit: int, ordinal: int, time_us: int | None) -> ChangeBatch:
     """The quarantine's own TRUNCATE."""
-    schema = quarantine_of(instance)
-    system = [
-        pa.array([int(Op.TRUNCATE)], pa.int8()),
-        pa.array([int(Image.FULL)], pa.int8()),
-        pa.array([commit], pa.int64()),
-        pa.array([ordinal], pa.int64()),
-        pa.array([time_us], pa.timestamp("us", tz="UTC")),
-    ]
-    arrays = [*system, *(pa.nulls(1, column.type) for column in schema.columns)]
-    return ChangeBatch(schema, pa.RecordBatch.from_arrays(arrays, schema=ChangeBatch.arrow_schema(schema)))
+    return emptying(quarantine_of(instance), commit, ordinal, time_us)
 
 
 def _changes(
@@ -88,27 +73,20 @@ def _changes(
     instance: str,
 ) -> ChangeBatch:
     """An insert for each image that enters the quarantine, a delete by key for each other one."""
-    quarantine = quarantine_of(instance)
-    read = pc.equal(rows.column(OP), int(Op.READ)).to_numpy(zero_copy_only=False)
-    ops = np.where(enters, np.where(read, np.int8(Op.READ), np.int8(Op.INSERT)), np.int8(Op.DELETE))
-    images = np.where(enters, np.int8(Image.FULL), np.int8(Image.KEY))
-    names, present = pa.array([*schema.names, *schema.names]), pa.array(enters)
+    names = pa.array([*schema.names, *schema.names])
     unfit = [f"a {column.declared} that {column.type} cannot hold" for column in schema.columns]
     reasons = pa.array([*unfit, *(["a large value that the source was not sent"] * len(unfit))])
     places = pa.array(misfits, mask=~enters)
-    arrays = [
-        pa.array(ops),
-        pa.array(images),
-        rows.column(COMMIT),
-        rows.column(ORDINAL),
-        rows.column(TIME),
-        pa.array([str(schema.table)] * rows.num_rows, pa.string()),
-        _json_list(rows, schema.key or schema.names),
-        names.take(places),
-        reasons.take(places),
-        pc.if_else(present, _json_object(rows, schema.names), pa.scalar(None, pa.string())),
-    ]
-    return ChangeBatch(quarantine, pa.RecordBatch.from_arrays(arrays, schema=ChangeBatch.arrow_schema(quarantine)))
+    return parking(
+        quarantine_of(instance),
+        schema,
+        rows,
+        enters,
+        row_key=_json_list(rows, schema.key or schema.names),
+        column=names.take(places),
+        reason=reasons.take(places),
+        row=_json_object(rows, schema.names),
+    )
 
 
 def _json_list(rows: pa.RecordBatch, names: Sequence[str]) -> pa.Array:

@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.codec import JSON_NULL, in_brackets, json_objects, json_strings
-from raypipe.model import COMMIT, OP, ORDINAL, TIME, ChangeBatch, Image, Op, TableSchema
+from raypipe.model import ChangeBatch, TableSchema
 from raypipe.sources.postgres.misfits import Misfits
 from raypipe.sources.postgres.server_text import server_text
-from raypipe.sources.quarantine import quarantine_schema
+from raypipe.sources.quarantine import emptying, parking, parted, quarantine_schema
 
 _SCHEMA = "public"
-_GOES = pa.array([int(Op.UPDATE_BEFORE), int(Op.DELETE)], pa.int8())
 
 
 def quarantine_of(instance: str) -> TableSchema:
@@ -51,31 +50,18 @@ def park(
         whose end is known by an image that does not fit either.
     """
     misfit = np.zeros(rows.num_rows, np.bool_) if misfits is None else misfits.places >= 0
-    goes = pc.is_in(rows.column(OP), value_set=_GOES).to_numpy(zero_copy_only=False)
-    enters = misfit & ~goes
-    leaves = goes if clearing or enters.any() else np.zeros(rows.num_rows, np.bool_)
-    fitting = rows if not misfit.any() else rows.filter(pa.array(~misfit))
-    told = np.flatnonzero(enters | leaves)
-    if not len(told):
-        return fitting, None, 0
+    found = parted(rows, misfit, clearing=clearing)
+    if not len(found.told):
+        return found.fitting, None, 0
     if misfits is None:
         misfits = Misfits(places=np.full(rows.num_rows, -1, np.int32), texts={})
-    batch = _changes(schema, rows.take(pa.array(told)), misfits.take(told), enters[told], instance)
-    return fitting, batch, int(enters.sum()) - int((misfit & goes).sum())
+    told = rows.take(pa.array(found.told))
+    return found.fitting, _changes(schema, told, misfits.take(found.told), found.enters, instance), found.parked
 
 
 def emptied(instance: str, commit: int, ordinal: int, time_us: int | None) -> ChangeBatch:
     """The quarantine's own TRUNCATE."""
-    schema = quarantine_of(instance)
-    system = [
-        pa.array([int(Op.TRUNCATE)], pa.int8()),
-        pa.array([int(Image.FULL)], pa.int8()),
-        pa.array([commit], pa.int64()),
-        pa.array([ordinal], pa.int64()),
-        pa.array([time_us], pa.timestamp("us", tz="UTC")),
-    ]
-    arrays = [*system, *(pa.nulls(1, column.type) for column in schema.columns)]
-    return ChangeBatch(schema, pa.RecordBatch.from_arrays(arrays, schema=ChangeBatch.arrow_schema(schema)))
+    return emptying(quarantine_of(instance), commit, ordinal, time_us)
 
 
 def _changes(
@@ -86,27 +72,20 @@ def _changes(
     instance: str,
 ) -> ChangeBatch:
     """An insert for each image that enters the quarantine, a delete by key for each other one."""
-    quarantine = quarantine_of(instance)
-    read = pc.equal(rows.column(OP), int(Op.READ)).to_numpy(zero_copy_only=False)
-    ops = np.where(enters, np.where(read, np.int8(Op.READ), np.int8(Op.INSERT)), np.int8(Op.DELETE))
-    images = np.where(enters, np.int8(Image.FULL), np.int8(Image.KEY))
-    names, present = pa.array(schema.names), pa.array(enters)
+    names = pa.array(schema.names)
     reasons = pa.array([f"a {column.declared} that {column.type} cannot hold" for column in schema.columns])
     places = pa.array(misfits.places, mask=~enters)
     texts = {name: _text(rows, misfits, name) for name in schema.names}
-    arrays = [
-        pa.array(ops),
-        pa.array(images),
-        rows.column(COMMIT),
-        rows.column(ORDINAL),
-        rows.column(TIME),
-        pa.array([str(schema.table)] * rows.num_rows, pa.string()),
-        in_brackets(pc.binary_join_element_wise(*(texts[name] for name in schema.key or schema.names), ", ")),
-        names.take(places),
-        reasons.take(places),
-        pc.if_else(present, json_objects(schema.names, list(texts.values())), pa.scalar(None, pa.string())),
-    ]
-    return ChangeBatch(quarantine, pa.RecordBatch.from_arrays(arrays, schema=ChangeBatch.arrow_schema(quarantine)))
+    return parking(
+        quarantine_of(instance),
+        schema,
+        rows,
+        enters,
+        row_key=in_brackets(pc.binary_join_element_wise(*(texts[name] for name in schema.key or schema.names), ", ")),
+        column=names.take(places),
+        reason=reasons.take(places),
+        row=json_objects(schema.names, list(texts.values())),
+    )
 
 
 def _text(rows: pa.RecordBatch, misfits: Misfits, name: str) -> pa.Array:

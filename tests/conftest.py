@@ -22,7 +22,7 @@ pytest_plugins = ("servers",)
 SEED = "RAYPIPE_SEED"
 TEST = "RAYPIPE_TEST"
 
-# A process that was told to end gets this long to do so; Ray's own shutdown is the slowest, on a loaded machine above all.
+# A process that was told to end gets this long to do so; the slowest is a Ray on a machine that others load too.
 GONE_WITHIN_S = 60.0
 
 # Names of tests that start Ray: two Rays at once on two cores slow each other down until their deadlines pass.

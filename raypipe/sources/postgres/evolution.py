@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from raypipe.sources.postgres.backfilling import can_backfill, merged
 from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.events import Relation
-from raypipe.sources.postgres.forms import Needs, form_of, needs
+from raypipe.sources.postgres.forms import Needs, emptied, form_of, needs, refiled
 from raypipe.sources.postgres.install import publish
 from raypipe.sources.postgres.position import Backfill, Form, Known, Position
 from raypipe.sources.postgres.schema import Table
@@ -79,6 +79,22 @@ class Evolution:
         """The schema of a table that is gone, None if nothing of it ever went into the log."""
         return self._captured.schemas.get(path) if known is not None else None
 
+    def published(self, paths: Collection[str]) -> int:
+        """Makes sure that the stream has every change of tables whose load begins, whichever tables they are by now.
+
+        Returns:
+            Number of the transaction from which on it has; 0 if it had all along.
+        """
+        self._captured.look()
+        tables = {path: self._captured.tables[path] for path in paths if path in self._captured.tables}
+        if not tables or not publish(self._session, self._instance, tables):
+            return 0
+        return current_moment(self._session).xmax
+
+    def replaced(self, table: Table, known: Known | None) -> bool:
+        """Whether a table is another one than the stream has under this name where it is read now."""
+        return known is not None and known.form is not None and known.form.oid != table.oid
+
     def begins(self, table: Table, known: Known) -> None:
         """A table is about to be loaded: rows of it, if the stream has told their shape, are of that version."""
         relation = self._relations.get(table.oid)
@@ -86,11 +102,11 @@ class Evolution:
             self._captured.follow(relation, known.version)
 
     def outdated(self, table: Table, known: Known | None) -> bool:
-        """Whether what was copied of a loading table is not what a copy under its present form would be."""
+        """Whether what was copied of a loading table, the same one, is not what a copy as it is now would be."""
         if known is None or known.form is None:
             return False
-        asked = needs(known.form, form_of(table), rewritten=not self.told)
-        return known.form.oid != table.oid or asked.load or asked.backfill or bool(asked.parts)
+        asked = needs(refiled(known.form, table), form_of(table), rewritten=not self.told)
+        return asked.load or asked.backfill or bool(asked.parts)
 
     def stands(self, table: Table, known: Known | None) -> bool:
         """Whether the catalog has a table as the stream has it where it is read now."""
@@ -118,6 +134,14 @@ class Evolution:
         self._heard.add(path)
         self.wants_look = True
         return _with(position, path, replace(known, version=version.version, print=version.print))
+
+    def emptied(self, path: str, xid: int, position: Position) -> Position:
+        """Takes a TRUNCATE by a transaction."""
+        known = position.tables.get(path)
+        if known is None or known.form is None:
+            return position
+        self._heard.add(path)  # a look from before found the old file
+        return _with(position, path, replace(known, form=emptied(known.form, xid)))
 
     def hear(self, told: Told, position: Position) -> tuple[Position, dict[str, TableSchema | None]]:
         """Takes what an event trigger tells.
@@ -251,7 +275,7 @@ class Evolution:
                 asked = Needs(load=now.print != known.print)
             else:
                 # Of partitions even a TRUNCATE of one is not told.
-                asked = needs(known.form, now.form, rewritten=not look.told or table.partitioned)
+                asked = needs(refiled(known.form, table), now.form, rewritten=not look.told or table.partitioned)
                 if known.form == now.form:
                     asked = Needs(load=True)  # the user has chosen other columns to be carried as text
             if known.print != now.print:

@@ -39,6 +39,17 @@ CHANGES = {
     "a longer varchar": (NOTHING, "ALTER TABLE items ALTER COLUMN code TYPE varchar(50)"),
     "numeric of another scale": (AGAIN, "ALTER TABLE items ALTER COLUMN amount TYPE numeric(12,4)"),
     "other values of the same type": (AGAIN, "ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2"),
+    "emptied, filled, and then other values of the same type": (
+        AGAIN,
+        "TRUNCATE items",
+        "INSERT INTO items(id, name, price) VALUES (1, 'x', 5), (2, 'y', 6)",
+        "ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2",
+    ),
+    "the same in one transaction": (
+        AGAIN,
+        "TRUNCATE items; INSERT INTO items(id, name, price) VALUES (1, 'x', 5), (2, 'y', 6);"
+        " ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2",
+    ),
     "the key of another type": (LOAD, "ALTER TABLE items ALTER COLUMN id TYPE bigint"),
     "another key": (LOAD, "ALTER TABLE items DROP CONSTRAINT items_pkey", "ALTER TABLE items ADD PRIMARY KEY (name)"),
     "made anew with the same columns": (LOAD, "DROP TABLE items", "@", "INSERT INTO items VALUES (1, 'anew')"),
@@ -216,6 +227,30 @@ def test_columns_that_are_carried_as_text_from_now_on_are_loaded_again(database,
     settle(reading)
     assert asked(reading) == LOAD
     reading.agree()
+
+
+def test_a_table_that_is_made_anew_again_before_its_load_has_begun_to_copy_is_followed(database, reading):
+    older = database.connect()  # every load waits for a transaction that was running before it
+    older.execute_simple("BEGIN")
+    older.execute_simple("SELECT pg_current_xact_id()")
+    database.write("DROP TABLE items", f"CREATE TABLE items{ITEMS}", "INSERT INTO items(id, name) VALUES (1, 'first')")
+    wait_for_the_load(reading)
+    database.write("DROP TABLE items", f"CREATE TABLE items{ITEMS}", "INSERT INTO items(id, name) VALUES (2, 'second')")
+    older.execute_simple("COMMIT")
+    older.close()
+    settle(reading)
+    database.write("INSERT INTO items(id, name) VALUES (3, 'third')", "UPDATE items SET price = 1 WHERE id = 2")
+    reading.until_loaded()
+    assert reading.present("items", ["id", "name", "price"]) == Counter([(2, "second", 1), (3, "third", None)])
+    reading.agree()
+
+
+def wait_for_the_load(reading):
+    """Until the table was emptied for a load."""
+    reading.changes = []
+    while Op.TRUNCATE not in reading.ops("items") or not reading.loading:
+        if reading.step() is None:
+            reading.source.wait(0.05)
 
 
 def test_a_table_that_is_added_to_a_running_source_is_loaded_beside_the_others(database, reading):

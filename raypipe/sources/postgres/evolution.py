@@ -96,10 +96,15 @@ class Evolution:
         return known is not None and known.form is not None and known.form.oid != table.oid
 
     def begins(self, table: Table, known: Known) -> None:
-        """A table is about to be loaded: rows of it, if the stream has told their shape, are of that version."""
+        """A table is about to be loaded: rows of it, if the stream has told their shape, are of that version.
+
+        Under another name the stream has not come to where it got this one. A load has seen its rows up to there.
+        """
         relation = self._relations.get(table.oid)
-        if relation is not None:
+        if relation is not None and _path(relation) == table.path:
             self._captured.follow(relation, known.version)
+        else:
+            self._captured.shapes.pop(table.oid, None)
 
     def outdated(self, table: Table, known: Known | None) -> bool:
         """Whether what was copied of a loading table, the same one, is not what a copy as it is now would be."""
@@ -117,16 +122,18 @@ class Evolution:
 
     def follow(self, relation: Relation, position: Position) -> Position:
         """Takes a Relation message; returns the position with the version of the rows that follow."""
-        path = f"{relation.schema}.{relation.table}"
+        path = _path(relation)
         self._relations[relation.oid] = relation
+        for moved in _elsewhere(relation.oid, path, position):
+            # It got another's name, or lost the one that was chosen. Should it be back when the catalog is looked at,
+            # its rows of meanwhile are missing all the same.
+            self.wants_look = True
+            position = self._ask(position, moved, Needs(load=True))
         known = position.tables.get(path)
-        if path not in self._captured.paths or (known and known.form and known.form.oid != relation.oid):
-            # A table got another's name, or lost the one that was chosen.
-            if self._captured.shapes.pop(relation.oid, None) is not None or path in self._captured.paths:
-                self.wants_look = True
+        if known is None or (known.form is not None and known.form.oid != relation.oid):
+            # Rows of it are nobody's; a load, if it is one that was chosen, begins with a look at what was told here.
+            self._captured.shapes.pop(relation.oid, None)
             return position
-        if known is None:
-            return position  # its load begins with a look at what was told here
         version = self._version(path, self._captured.print_of(relation), known)
         self._captured.follow(relation, version.version)
         if version.print == known.print:
@@ -163,12 +170,7 @@ class Evolution:
 
     def _altered(self, told: Altered, position: Position) -> tuple[Position, dict[str, TableSchema | None]]:
         # Where oid and name agree, it is the table that we know; where only one does, a table came or went by renaming.
-        leaving = [
-            path
-            for path, known in position.tables.items()
-            if known.form is not None and (known.form.oid == told.form.oid) != (path == told.path)
-        ]
-        position, gone = self._leave(leaving, told.command, position)
+        position, gone = self._leave(_elsewhere(told.form.oid, told.path, position), told.command, position)
         if told.path not in self._captured.paths:
             return position, gone
         self._heard.add(told.path)
@@ -311,6 +313,19 @@ class Evolution:
             "a captured table was altered",
             extra={"source": self._instance, "table": path, "command": command, "schema_version": known.version},
         )
+
+
+def _path(relation: Relation) -> str:
+    return f"{relation.schema}.{relation.table}"
+
+
+def _elsewhere(oid: int, path: str, position: Position) -> list[str]:
+    """Tables that are not any more what is known of them, since one has that name now."""
+    return [
+        of
+        for of, known in position.tables.items()
+        if known.form is not None and (known.form.oid == oid) != (of == path)
+    ]
 
 
 def _is(table: Table, known: Known | None) -> bool:

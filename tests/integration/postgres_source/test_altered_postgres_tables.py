@@ -253,6 +253,33 @@ def wait_for_the_load(reading):
             reading.source.wait(0.05)
 
 
+@pytest.mark.parametrize("reader", ["up", "down"])
+@pytest.mark.parametrize("triggers", ["on", "off"])
+def test_what_happens_while_two_tables_have_each_others_names_is_not_lost(database, read, triggers, reader):
+    database.write(f"CREATE TABLE items{ITEMS}", "CREATE TABLE others(LIKE items INCLUDING ALL)")
+    for table in ("items", "others"):
+        database.write(f"INSERT INTO {table}(id, name) SELECT g, '{table}' || g FROM generate_series(1, 50) g")
+    reading = read("items", "others", event_triggers=triggers).open().until_loaded()
+    if reader == "down":
+        reading.source.close()
+    swap = (
+        "ALTER TABLE items RENAME TO x",
+        "ALTER TABLE others RENAME TO items",
+        "ALTER TABLE x RENAME TO others",
+    )
+    database.write(*swap)
+    database.write("DELETE FROM items WHERE id = 1", "UPDATE others SET price = 7 WHERE id = 2")
+    database.write(*swap)
+    database.write("INSERT INTO items(id, name) VALUES (51, 'after')", "DELETE FROM others WHERE id = 3")
+    if reader == "down":
+        reading.open()
+    settle(reading)
+    reading.agree()
+    database.write("UPDATE items SET price = 1", "UPDATE others SET price = 2")
+    reading.drain()
+    reading.agree()
+
+
 def test_a_table_that_is_added_to_a_running_source_is_loaded_beside_the_others(database, reading):
     database.write("CREATE TABLE more(id int PRIMARY KEY)", "INSERT INTO more VALUES (1)")
     reading.tables = ("items", "more")

@@ -57,6 +57,10 @@ STATEMENTS = [
     "SELECT k FROM shop.a EXCEPT ALL SELECT k FROM shop.c",
     "SELECT k, name FROM shop.a INTERSECT SELECT k, name FROM shop.c",
     "WITH t AS (SELECT k, sum(price) s FROM shop.a GROUP BY k) SELECT u.k, v.s FROM t u JOIN t v ON u.k = v.k + 1",
+    # What a subquery computes of its own rows, in the words that the query around it uses for its rows.
+    "SELECT k, count(*) n FROM shop.a GROUP BY k HAVING count(*) > (SELECT count(*) FROM shop.b) - 2",
+    "SELECT k, sum(price) n FROM shop.a GROUP BY k HAVING sum(price) >= (SELECT sum(price) * 0.2 FROM shop.a)",
+    "SELECT k, sum(price) n, (SELECT max(name) FROM shop.b WHERE small = a.k) FROM shop.a GROUP BY k",
     "SELECT k, x, count(*) FROM (SELECT k, x FROM shop.a UNION ALL SELECT small, x FROM shop.c) GROUP BY k, x",
 ]
 

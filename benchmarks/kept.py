@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, TIME, ChangeBatch, Cut, Image, Op, TableSchema
-from raypipe.plan import InstancePlan, Plan, compile_step, oracle_sql, order_steps
+from raypipe.plan import InstancePlan, Plan, StepPlan, compile_step, oracle_sql, order_steps
 from raypipe.state import Limits, Store
-from raypipe.steps import Needs, Views
+from raypipe.steps import Needs, SqlStep, Views
 
 # What is equal to nine digits is equal: two sums of the same floating point numbers in another order are.
 RELATIVE = 1e-9
@@ -156,6 +156,8 @@ class Kept:
     def _open(self) -> None:
         self._generation += 1
         self._views = Views(self.plan, list(self.steps))
+        rowwise = [step for step in self.plan.steps if isinstance(step, StepPlan)]
+        self._rowwise = [SqlStep(step) for step in rowwise if step.name not in self._views.relations]
         self.store = Store.open(
             self._folder,
             generation=self._generation,
@@ -164,10 +166,15 @@ class Kept:
             limits=Limits(state_bytes=64 << 30),
         )
 
+    def _shut(self) -> None:
+        self._views.close()
+        for step in self._rowwise:
+            step.close()
+        self.store.close()
+
     def reopen(self) -> None:
         """Forgets all that is in memory, as a crash does, and goes on from what is on disk."""
-        self._views.close()
-        self.store.close()
+        self._shut()
         self._open()
 
     def epoch(self, changes: Mapping[str, Sequence[ChangeBatch]]) -> float:
@@ -189,7 +196,7 @@ class Kept:
             for name, batches in changes.items():
                 for batch in batches:
                     epoch.feed(name, batch)
-            told = list(epoch.finish())
+            told = [*self._row_by_row(changes), *epoch.finish()]
         except BaseException:
             epoch.abort()
             raise
@@ -199,6 +206,18 @@ class Kept:
         for name, batch in told:
             self._apply(name, batch)
         return spent
+
+    def _row_by_row(self, changes: Mapping[str, Sequence[ChangeBatch]]) -> list[tuple[str, ChangeBatch]]:
+        """What the steps make that need no other rows than those that changed."""
+        made = {name: list(batches) for name, batches in changes.items()}
+        for step in self._rowwise:
+            made[step.name] = [
+                output
+                for relation in self.steps[step.name].inputs
+                for batch in made.get(relation, ())
+                for output in step.apply(relation, batch)
+            ]
+        return [(step.name, batch) for step in self._rowwise for batch in made[step.name]]
 
     def _apply(self, name: str, batch: ChangeBatch) -> None:
         ops = batch.rows.column(OP).to_numpy()
@@ -244,8 +263,7 @@ class Kept:
 
     def close(self) -> None:
         """Releases everything but the tables and the folder."""
-        self._views.close()
-        self.store.close()
+        self._shut()
         self._held.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 from raypipe_view_cases import TABLES, check
 
 from raypipe.contracts import WEIGHT
-from raypipe.errors import InvariantBroken
+from raypipe.errors import InvariantBroken, SqlError
 from raypipe.plan import compile_step
 from raypipe.plan.views import Keyed, ViewPlan
 from raypipe.steps.views import operators
@@ -52,6 +52,12 @@ STATEMENTS = [
     "SELECT k FROM shop.a EXCEPT ALL SELECT k FROM shop.c",
     "SELECT k, name FROM shop.a INTERSECT SELECT k, name FROM shop.c",
     "WITH t AS (SELECT k, sum(price) s FROM shop.a GROUP BY k) SELECT u.k, v.s FROM t u JOIN t v ON u.k = v.k + 1",
+    # Two columns of one side that equal one column of the other.
+    "SELECT a.id, b.id AS bid FROM shop.a a JOIN shop.b b ON a.k = b.k AND a.small = b.k",
+    "SELECT a.id, b.id AS bid FROM shop.a a LEFT JOIN shop.b b ON a.k = b.k AND a.id = b.k",
+    "SELECT id FROM shop.a a WHERE EXISTS (SELECT 1 FROM shop.c m WHERE m.k = a.k AND m.k = a.id)",
+    # Windows that must agree on which of two equal rows comes first.
+    "SELECT row_number() OVER (PARTITION BY k ORDER BY price), lag(name) OVER (PARTITION BY k ORDER BY day) FROM shop.a",
     # What a subquery computes of its own rows, in the words that the query around it uses for its rows.
     "SELECT k, count(*) n FROM shop.a GROUP BY k HAVING count(*) > (SELECT count(*) FROM shop.b) - 2",
     "SELECT k, sum(price) n FROM shop.a GROUP BY k HAVING sum(price) >= (SELECT sum(price) * 0.2 FROM shop.a)",
@@ -125,3 +131,12 @@ def test_a_view_without_a_key_is_bounded_and_says_so() -> None:
     assert [operator.constant for operator in plan.operators if isinstance(operator, Keyed)] == [True]
     assert "computed again whenever something there changes" in plan.reason
     assert empty(plan.schema.arrow()).num_rows == 0
+
+
+def test_windows_that_number_equal_rows_each_in_its_own_order_are_refused_where_rows_have_no_key() -> None:
+    sql = (
+        "SELECT row_number() OVER (PARTITION BY k ORDER BY price), lag(name) OVER (PARTITION BY k ORDER BY day) "
+        "FROM shop.c"
+    )
+    with pytest.raises(SqlError, match="each in its own order"):
+        compile_step("v", sql, TABLES, {})

@@ -22,7 +22,7 @@ from raypipe_view_histories import Cuts, History, invented, kept, on_disk
 from raypipe_view_shrink import GOLDEN, failure, read, shrunk, write
 from raypipe_view_sql import Grammar
 
-from raypipe.errors import RaypipeError
+from raypipe.errors import RaypipeError, SqlError
 from raypipe.plan import compile_step
 from raypipe.plan.views import ViewPlan
 
@@ -60,14 +60,18 @@ def test_a_case_that_failed_once_holds(path: Path) -> None:
 def test_any_statement_of_the_grammar_equals_its_sql_at_every_cut(
     part: int, histories: list[tuple[History, Cuts]], state_folder: Path
 ) -> None:
-    done = number = 0
+    done = number = made = 0
     while done < CASES // PARTS:
         seed = (SEED, part, number)
         sql = Grammar(np.random.default_rng(seed)).statement()
         number += 1
-        plan = compile_step("v", sql, TABLES, {})
+        try:
+            plan = compile_step("v", sql, TABLES, {})
+        except SqlError:
+            continue  # it has several right answers
         if not isinstance(plan, ViewPlan):
             continue
+        made += 1
         history, cuts = histories[number % HISTORIES]
         folder = state_folder / str(number)
         reached = 0
@@ -84,3 +88,4 @@ def test_any_statement_of_the_grammar_equals_its_sql_at_every_cut(
             pytest.fail(told)
         done += reached
         shutil.rmtree(folder)
+    assert made > number * 0.8, "most statements are to be kept, not refused"

@@ -7,14 +7,18 @@ pipeline: change batches in, state in a folder, change batches out, which are ap
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from benchmarks.harness import CannotRun
 from raypipe.model import COMMIT, IMAGE, OP, ORDINAL, TIME, ChangeBatch, Cut, Image, Op, TableSchema
 from raypipe.plan import InstancePlan, Plan, StepPlan, compile_step, oracle_sql, order_steps
 from raypipe.state import Limits, Store
@@ -46,12 +50,14 @@ class Tables:
 
     def load(self, name: str, rows: pa.Table) -> None:
         """Replaces a table, as a snapshot does."""
-        schema = self.schemas[name]
-        nothing = pa.table({field.name: pa.nulls(1, field.type) for field in schema.arrow()}, schema.arrow())
-        self._note(name, nothing, Op.TRUNCATE)
-        self._note(name, rows, Op.READ)
+        self._load(name, rows)
         self.database.execute(f"DELETE FROM {name}")
         self._insert(name, rows)
+
+    def reload(self) -> None:
+        """Tells all tables again, as they are."""
+        for name in self.schemas:
+            self._load(name, self.rows(f"SELECT * FROM {name}"))
 
     def insert(self, name: str, rows: pa.Table) -> None:
         """Adds rows, whose keys are new."""
@@ -85,6 +91,13 @@ class Tables:
     def close(self) -> None:
         """Forgets everything."""
         self.database.close()
+
+    def _load(self, name: str, rows: pa.Table) -> None:
+        schema = self.schemas[name]
+        nothing = pa.table({field.name: pa.nulls(1, field.type) for field in schema.arrow()}, schema.arrow())
+        self._changes[name].clear()
+        self._note(name, nothing, Op.TRUNCATE)
+        self._note(name, rows, Op.READ)
 
     def _note(self, name: str, rows: pa.Table, op: Op) -> None:
         if rows.num_rows:
@@ -265,6 +278,46 @@ class Kept:
         """Releases everything but the tables and the folder."""
         self._shut()
         self._held.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What one view costs over some epochs.
+
+    Attributes:
+        load_s: Of the first epoch, with all rows there are.
+        epoch_s: Median of the others.
+        batch_s: DuckDB over the tables as they are in the end, in one thread: the price of asking again.
+    """
+
+    load_s: float
+    epoch_s: float
+    batch_s: float
+
+
+def pace_of(folder: Path, tables: Tables, name: str, sql: str, epochs: Iterable[object]) -> Pace:
+    """Measures one view.
+
+    Args:
+        folder: Of its state.
+        tables: That stand at their beginning.
+        name: Of the view.
+        sql: Of it.
+        epochs: Each step of the iteration changes the tables.
+
+    Raises:
+        CannotRun: the view does not hold what DuckDB says.
+    """
+    with closing(Kept(folder, tables, {name: sql})) as kept:
+        tables.reload()
+        load_s = kept.epoch(tables.epoch())
+        spent = [kept.epoch(tables.epoch()) for _ in epochs]
+        wrong = kept.differing()
+        if wrong:
+            raise CannotRun(f"{name} is wrong: {wrong[name]}")
+        began = time.perf_counter()
+        tables.rows(oracle_sql(kept.plan, name))
+        return Pace(load_s=load_s, epoch_s=median(spent), batch_s=time.perf_counter() - began)
 
 
 def difference_of(found: pa.Table, expected: pa.Table) -> str:

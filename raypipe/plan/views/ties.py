@@ -178,7 +178,7 @@ def _arguments(function: exp.Expr) -> list[tuple[str | int, exp.Expr]]:
 
 
 def _function_of(window: exp.Window) -> exp.Expr:
-    function = window.this
+    function: exp.Expr = window.this
     while isinstance(function, exp.IgnoreNulls | exp.RespectNulls | exp.Filter):
         function = function.this
     return function

@@ -57,7 +57,8 @@ STATEMENTS = [
     "SELECT a.id, b.id AS bid FROM shop.a a LEFT JOIN shop.b b ON a.k = b.k AND a.id = b.k",
     "SELECT id FROM shop.a a WHERE EXISTS (SELECT 1 FROM shop.c m WHERE m.k = a.k AND m.k = a.id)",
     # Windows that must agree on which of two equal rows comes first.
-    "SELECT row_number() OVER (PARTITION BY k ORDER BY price), lag(name) OVER (PARTITION BY k ORDER BY day) FROM shop.a",
+    "SELECT row_number() OVER (PARTITION BY k ORDER BY price), lag(name) OVER (PARTITION BY k ORDER BY day)"
+    " FROM shop.a",
     # What a subquery computes of its own rows, in the words that the query around it uses for its rows.
     "SELECT k, count(*) n FROM shop.a GROUP BY k HAVING count(*) > (SELECT count(*) FROM shop.b) - 2",
     "SELECT k, sum(price) n FROM shop.a GROUP BY k HAVING sum(price) >= (SELECT sum(price) * 0.2 FROM shop.a)",

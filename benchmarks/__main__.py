@@ -32,6 +32,8 @@ BENCHMARKS = {
     "pg_snapshot": "PgSnapshot",
     "debezium_side_by_side": "DebeziumSideBySide",
     "kafka_freshness": "KafkaFreshness",
+    "view_tpch": "ViewTpch",
+    "view_nexmark": "ViewNexmark",
 }
 
 

@@ -17,12 +17,10 @@ from raypipe.contracts import WEIGHT_FIELD, Trace, TraceSchema
 from raypipe.errors import SchemaMismatch, SqlError
 from raypipe.model import BRANCH, IMAGE, OP, ChangeBatch, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.scope import quote
 from raypipe.plan.types import plain
 from raypipe.steps.views.multiset import Multiset, empty, given, negated, scanned, weighted
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
-_ROW = "_raypipe_row"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,6 @@ class Feed:
     def __init__(self, relation: str, schema: TableSchema, needed: Sequence[str], sandbox: Sandbox) -> None:
         self.relation = relation
         self._schema = schema
-        self._sandbox = sandbox
         self._multiset = Multiset(sandbox)
         names = [name for name in schema.names if name in needed or name in schema.key]
         arrow = schema.arrow()
@@ -125,13 +122,7 @@ class Feed:
         """Rows that are there afterwards, and rows that were there before, of all changed keys."""
         if not changes.num_rows:
             return empty(self._held), empty(self._held)
-        numbered = changes.append_column(_ROW, pa.array(np.arange(changes.num_rows)))
-        self._sandbox.register("_raypipe_changes", numbered)
-        names = ", ".join(quote(name) for name in self._identity)
-        last = self._sandbox.query(
-            f"SELECT max({_ROW}) AS {_ROW} FROM _raypipe_changes GROUP BY {names} ORDER BY {_ROW}"
-        )
-        decided = changes.take(last.column(_ROW).combine_chunks())
+        decided = changes.take(pa.array(self._multiset.last(changes, self._identity)))
         present = _WEIGHT_OF_OP[decided.column(OP).to_numpy()] > 0
         come = given(decided.filter(pa.array(present)).select(self._held.names), 1)
         before = trace.probe(decided.select(list(self._identity)))

@@ -2,8 +2,8 @@
 
 Of each group a row is remembered: its key, how many rows it has, and a *slot* for each sum and each extreme. One
 statement adds an epoch's changes to the groups that they touch, and says what each group was and is. Integers and
-decimals are added exactly, so nothing drifts; sums of floating point numbers are not kept this way. A minimum or maximum
-is kept until its row goes: of such a group the statement needs the rows once more.
+decimals are added exactly, so nothing drifts; sums of floating point numbers are not kept this way. A minimum or a
+maximum is kept until its row goes: of such a group the statement needs the rows once more.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ def adding(
     group is there and was; ``told``, whether results differ; ``lost``, whether ``rest`` must hold its rows.
 
     Args:
-        changes: FROM item, called ``t``, of changed rows with their weights, each different row once if there are extremes.
+        changes: FROM item, called ``t``, of changed rows with their weights; each once if there are extremes.
         before: Name of the remembered rows of the same groups.
-        rest: FROM item, called ``t``, of all rows that groups have whose extreme went; with weights that do not count.
+        rest: FROM item, called ``t``, of all rows of groups whose extreme went; their weights do not count.
         keys: Expressions over ``t``; none for one group of all.
         slots: What is remembered.
         results: Expressions over slots in braces, with their types.

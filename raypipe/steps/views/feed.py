@@ -30,11 +30,13 @@ class Fed:
     Attributes:
         changes: Weighted rows, as the views read them.
         emptied: It was truncated, so whoever reads it begins anew.
+        whole: The changes are all rows that there are.
         loaded: Branches whose load has begun.
     """
 
     changes: pa.Table
     emptied: bool
+    whole: bool
     loaded: frozenset[int]
 
 
@@ -76,7 +78,7 @@ class Feed:
         """
         rows = pa.concat_tables([self._selected(batch) for batch in batches]) if batches else None
         if rows is None or not rows.num_rows:
-            return Fed(changes=empty(self._columns), emptied=False, loaded=loaded)
+            return Fed(changes=empty(self._columns), emptied=False, whole=False, loaded=loaded)
         ops = rows.column(OP).to_numpy()
         branches = rows.column(BRANCH).to_numpy() if self._schema.branches > 1 else np.zeros(len(ops), np.int8)
         alive, emptied = np.ones(len(ops), np.bool_), set()
@@ -92,20 +94,22 @@ class Feed:
         alive &= _WEIGHT_OF_OP[ops] != 0
         changes = rows.filter(pa.array(alive))
         self._check_images(changes)
-        come, gone = self._by_key(changes, trace) if self._schema.key else self._by_weight(changes)
+        anew = bool(emptied) and self._schema.branches == 1
+        come, gone = self._by_key(changes, None if anew else trace) if self._schema.key else self._by_weight(changes)
         if emptied:
             before = self._emptied(trace, emptied)
-            if self._schema.branches == 1:
+            if anew:
                 trace.clear()
-                gone = empty(self._held)
             else:
                 gone = pa.concat_tables([negated(before), self._outside(gone, emptied)])
-        delta = self._multiset.total(self._held, [come, gone])
+        # After a TRUNCATE each key is there once, and nothing goes.
+        delta = come if anew and self._schema.key else self._multiset.total(self._held, [come, gone])
         if delta.num_rows:
             trace.append(delta)
         return Fed(
             changes=delta.select(weighted(self._columns).names),
             emptied=bool(emptied),
+            whole=anew,
             loaded=loaded | frozenset(emptied),
         )
 
@@ -118,13 +122,15 @@ class Feed:
         """Whether the loads of all branches have begun."""
         return len(loaded) == self._schema.branches
 
-    def _by_key(self, changes: pa.Table, trace: Trace) -> tuple[pa.Table, pa.Table]:
+    def _by_key(self, changes: pa.Table, trace: Trace | None) -> tuple[pa.Table, pa.Table]:
         """Rows that are there afterwards, and rows that were there before, of all changed keys."""
         if not changes.num_rows:
             return empty(self._held), empty(self._held)
         decided = changes.take(pa.array(self._multiset.last(changes, self._identity)))
         present = _WEIGHT_OF_OP[decided.column(OP).to_numpy()] > 0
         come = given(decided.filter(pa.array(present)).select(self._held.names), 1)
+        if trace is None:
+            return come, empty(self._held)
         before = trace.probe(decided.select(list(self._identity)))
         return come, negated(before.cast(weighted(self._held)))
 

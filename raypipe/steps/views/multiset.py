@@ -39,11 +39,11 @@ class Multiset:
             return rows
         if told_by_bytes(columns):
             return _grouped(rows, columns)
-        self._sandbox.register("_raypipe_rows", rows)
         names = ", ".join(quote(name) for name in columns.names)
-        total = self._sandbox.query(
+        total = self._sandbox.run(
             f"SELECT {names}, CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM _raypipe_rows GROUP BY ALL "
-            f"HAVING sum({WEIGHT}) <> 0"
+            f"HAVING sum({WEIGHT}) <> 0",
+            {"_raypipe_rows": rows},
         )
         return total.cast(weighted(columns))
 
@@ -53,11 +53,9 @@ class Multiset:
         if told_by_bytes(numbered.schema):
             grouped = numbered.group_by(list(names), use_threads=False).aggregate([(_ROW, "max")])
             return np.sort(grouped.column(f"{_ROW}_max").to_numpy())
-        self._sandbox.register("_raypipe_changes", numbered)
         key = ", ".join(quote(name) for name in names)
-        found = self._sandbox.query(
-            f"SELECT max({_ROW}) AS {_ROW} FROM _raypipe_changes GROUP BY {key} ORDER BY {_ROW}"
-        )
+        sql = f"SELECT max({_ROW}) AS {_ROW} FROM _raypipe_changes GROUP BY {key} ORDER BY {_ROW}"
+        found = self._sandbox.run(sql, {"_raypipe_changes": numbered})
         places: np.ndarray = found.column(_ROW).to_numpy()
         return places
 
@@ -71,8 +69,8 @@ class Multiset:
         together = pa.concat_tables(tables)
         if told_by_bytes(together.schema):
             return together.group_by(together.column_names, use_threads=False).aggregate([])
-        self._sandbox.register("_raypipe_keys", together)
-        return self._sandbox.query("SELECT DISTINCT * FROM _raypipe_keys").cast(together.schema)
+        found = self._sandbox.run("SELECT DISTINCT * FROM _raypipe_keys", {"_raypipe_keys": together})
+        return found.cast(together.schema)
 
 
 def told_by_bytes(columns: pa.Schema) -> bool:

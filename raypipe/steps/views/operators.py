@@ -90,9 +90,8 @@ class Operators:
             inputs.append(expanded(after, read.relation))
         out = traces(plan.out.name, plan.key)
         made_before = self._everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
-        for name, input_rows in zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True):
-            self._sandbox.register(name, input_rows)
-        made = self._sandbox.query(plan.sql).cast(plan.out.columns)
+        leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
+        made = self._sandbox.run(plan.sql, leaves).cast(plan.out.columns)
         return self.multiset.total(plan.out.columns, [given(made, 1), negated(made_before)])
 
     def algebraic(
@@ -142,27 +141,24 @@ class Operators:
         return given(self._sandbox.query(plan.whole).cast(plan.out.columns), 1)
 
     def _added(self, plan: Algebraic, changes: pa.Table, before: pa.Table, rest: pa.Table) -> pa.Table:
-        for name, rows in zip(leaf_names(plan.out.name, 3), (changes, before, rest), strict=True):
-            self._sandbox.register(name, rows)
-        return self._sandbox.query(plan.sql)
+        leaves = zip(leaf_names(plan.out.name, 3), (changes, before, rest), strict=True)
+        return self._sandbox.run(plan.sql, dict(leaves))
 
     def _rest(self, plan: Algebraic, changes: pa.Table, lost: pa.Table, traces: Traces) -> pa.Table:
         """All rows that the groups have now that lost an extreme."""
         trace = traces(plan.input, plan.key)
         columns = trace.schema.columns
         if not plan.key:
-            return self._present(columns, [self._everything(plan, trace), changes])
+            return self.multiset.total(columns, [self._everything(plan, trace), changes])
         before = trace.probe(lost.rename_columns(list(plan.key)))
-        self._sandbox.register("_raypipe_changes", changes)
-        self._sandbox.register("_raypipe_lost", lost)
         same = " AND ".join(
             f"c.{quote(name)} IS NOT DISTINCT FROM l.{key}" for name, key in zip(plan.key, plan.sums_key, strict=True)
         )
-        theirs = self._sandbox.query(f"FROM _raypipe_changes c WHERE EXISTS (FROM _raypipe_lost l WHERE {same})")
-        return self._present(columns, [before, theirs])
-
-    def _present(self, columns: pa.Schema, parts: Sequence[pa.Table]) -> pa.Table:
-        return self.multiset.total(columns, parts)
+        theirs = self._sandbox.run(
+            f"SELECT c.* FROM _raypipe_changes c WHERE EXISTS (SELECT 1 FROM _raypipe_lost l WHERE {same})",
+            {"_raypipe_changes": changes, "_raypipe_lost": lost},
+        )
+        return self.multiset.total(columns, [before, theirs])
 
     @staticmethod
     def _difference(
@@ -185,8 +181,9 @@ class Operators:
 
     def _everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
         if trace.count > self._most_rows:
+            what = plan.what if isinstance(plan, Keyed) else "group"
             raise LimitExceeded(
-                f"The {plan.what if isinstance(plan, Keyed) else 'group'} of relation {plan.out.name} must be computed from all of its {trace.count:,} rows, "
+                f"The {what} of relation {plan.out.name} must be computed from all of its {trace.count:,} rows, "
                 f"and {self._most_rows:,} are allowed.",
                 remedy="Write the step so that it has a key (GROUP BY, PARTITION BY, an equality in the join), or "
                 "raise limits.step_rows.",
@@ -195,6 +192,5 @@ class Operators:
         return scanned(trace)
 
     def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
-        for name, rows in zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True):
-            self._sandbox.register(name, rows)
-        return self._sandbox.query(plan.sql).cast(weighted(plan.out.columns))
+        leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
+        return self._sandbox.run(plan.sql, leaves).cast(weighted(plan.out.columns))

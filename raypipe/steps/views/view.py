@@ -88,14 +88,21 @@ class View:
     def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
-        columns = {operator.out.name: operator.out.columns for operator in self.plan.operators}
+        makers = {operator.out.name: operator for operator in self.plan.operators}
+        columns = {name: operator.out.columns for name, operator in makers.items()}
 
         def traces(relation: str, key: tuple[str, ...]) -> Trace:
             return work.trace(self.plan.trace_name(relation, key))
 
         def total(relation: str) -> pa.Table:
             if relation not in added:
-                added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
+                operator = makers.get(relation)
+                # Under other names different rows are still different.
+                renamed = isinstance(operator, Linear) and set(columns[operator.input].names) <= set(operator.renames)
+                if isinstance(operator, Linear) and renamed:
+                    added[relation] = self._operators.linear(operator, total(operator.input))
+                else:
+                    added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
             return added[relation]
 
         remembered: dict[tuple[str, tuple[str, ...]], None] = {}

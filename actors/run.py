@@ -31,6 +31,8 @@ NAMESPACE = "raypipe"
 # five times as much of the object store as it ever uses at once, in every process. A cluster of others keeps its own.
 FREED_SOON = {"free_objects_period_milliseconds": 100, "free_objects_batch_size": 4}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# From a signal to the event that it sets.
+_HEARD_WITHIN_S = 1.0
 # A coordinator that dies this often in a row, without a status between, is not helped by starting it again.
 MOST_DEATHS = 5
 
@@ -68,7 +70,7 @@ def run_on_ray(
         started = connect(address)
     except KeyboardInterrupt:
         ray.shutdown()
-        if not stop.is_set():
+        if not stop.wait(_HEARD_WITHIN_S):  # the signal reaches the event by another thread
             raise
         return not_begun
     try:

@@ -15,7 +15,8 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from threading import Event
+from queue import SimpleQueue
+from threading import Event, Thread
 
 from raypipe.demo.desk import BooksDesk, Busy, Desk, Refused, ShopDesk
 from raypipe.demo.invention import Invention
@@ -124,6 +125,11 @@ class Writer:
         self.tally.deals[deal.name] = self.tally.deals.get(deal.name, 0) + 1
 
 
+def _pass_on(asked: SimpleQueue[int], stop: Event) -> None:
+    asked.get()
+    stop.set()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one writer to its end."""
     parser = argparse.ArgumentParser(prog="python -m raypipe.demo.writer", description="One writer of the demo.")
@@ -135,9 +141,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="stop after so long")
     parser.add_argument("--rate", type=float, default=0.0, help="transactions a second; 0, the default: flat out")
     given = parser.parse_args(arguments)
-    stop = Event()
+    stop, asked = Event(), SimpleQueue[int]()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # Not the event itself: a handler that interrupts a wait for it would wait for the lock that the wait holds.
+        signal.signal(number, lambda number, _: asked.put(number))
+    Thread(target=_pass_on, args=(asked, stop), daemon=True).start()
     writer = Writer(BooksDesk(os.environ[BOOKS]) if given.books else ShopDesk(given.database), given.seed)
     try:
         tally = writer.work(transactions=given.transactions, seconds=given.seconds, rate=given.rate, stop=stop)

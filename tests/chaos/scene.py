@@ -23,7 +23,8 @@ from raypipe.plan.model import Plan
 from raypipe.sinks import open_sinks
 from raypipe.spec import load
 
-DEADLINE_S = 60.0
+# Long, for a machine that others load too: it says that something hangs, never that it is slow.
+DEADLINE_S = 120.0
 SHARDS = 2
 
 
@@ -56,7 +57,11 @@ class Scene:
         self, *, until: str = "forever", faults: str = "", local: tuple[str, ...] = ("--local",)
     ) -> subprocess.Popen[str]:
         """Starts a run in a process of its own."""
-        environment = os.environ | {"RAYPIPE_FAULTS": faults, "RAYPIPE_FAULTS_FIRED": str(self.fired)}
+        environment = os.environ | {
+            "RAYPIPE_FAULTS": faults,
+            "RAYPIPE_FAULTS_FIRED": str(self.fired),
+            "PYTHONFAULTHANDLER": "1",
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "raypipe", "run", str(self.file), *local, "--until", until],
             env=environment,
@@ -67,9 +72,22 @@ class Scene:
         self._started.append(process)
         return process
 
-    def finish(self, process: subprocess.Popen[str], timeout_s: float = DEADLINE_S) -> str:
+    def ended(self, process: subprocess.Popen[str]) -> str:
+        """Waits for a run to end, however it does; returns what it printed.
+
+        Raises:
+            AssertionError: it hangs; tells where each of its threads does.
+        """
+        try:
+            return process.communicate(timeout=DEADLINE_S)[0]
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            output, _ = process.communicate(timeout=DEADLINE_S)
+            raise AssertionError(f"not ended within {DEADLINE_S:.0f} s: {output}") from None
+
+    def finish(self, process: subprocess.Popen[str]) -> str:
         """Waits for a run to end by itself and cleanly; returns what it printed."""
-        output, _ = process.communicate(timeout=timeout_s)
+        output = self.ended(process)
         assert process.returncode == 0, f"exit {process.returncode}: {output}"
         return output
 

@@ -19,11 +19,11 @@ def test_an_older_run_is_fenced_says_so_and_exits_non_zero(scene: Scene) -> None
         older = scene.start()
         wait_until(lambda: any(scene.cuts_of_sinks().values()), "the older run's first commit")
         newer = scene.start()
-        output, _ = older.communicate(timeout=60)
+        output = scene.ended(older)
         assert older.returncode == FENCED_EXIT, output
         assert "later run" in output
         newer.send_signal(signal.SIGTERM)
-        newer.communicate(timeout=20)
+        scene.ended(newer)
         scene.check()
     scene.settle()
     scene.check(caught_up=True)
@@ -55,7 +55,7 @@ def test_a_paused_run_that_wakes_after_its_successor_has_finished_changes_nothin
     scene.check(caught_up=True)
     held = scene.cuts_of_sinks()
     older.send_signal(signal.SIGCONT)
-    output, _ = older.communicate(timeout=60)
+    output = scene.ended(older)
     assert older.returncode == FENCED_EXIT, output
     assert scene.cuts_of_sinks() == held
     scene.check(caught_up=True)

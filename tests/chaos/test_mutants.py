@@ -20,7 +20,7 @@ def crash_and_resume(scene: Scene, faults: str) -> None:
     scene.settle()
     scene.bank.burst(30)
     process = scene.start(faults=faults)
-    output, _ = process.communicate(timeout=60)
+    output = scene.ended(process)
     assert process.returncode == -signal.SIGKILL, f"not killed: {output}"
     fired = scene.fired_points().keys()
     assert len(fired) == len(faults.split(",")), f"a fault that did not fire counts as not run: {fired}"
@@ -56,7 +56,7 @@ def forget(scene: Scene) -> None:
     faults = "mutant.retain_early=skip,sink.commit.before=delay:2@1,log.retain.after=kill@2"
     with scene.bank.busy():
         process = scene.start(faults=faults)
-        output, _ = process.communicate(timeout=60)
+        output = scene.ended(process)
     assert process.returncode == -signal.SIGKILL, f"not killed: {output}"
     assert len(scene.fired_points()) == 3
     scene.settle()
@@ -78,7 +78,7 @@ def outlive(scene: Scene, point: str) -> None:
     scene.settle()
     scene.check(caught_up=True)
     older.send_signal(signal.SIGCONT)
-    output, _ = older.communicate(timeout=60)
+    output = scene.ended(older)
     assert "mutant.no_fence" in scene.fired_points(), f"a fault that did not fire counts as not run: {output}"
     scene.check(caught_up=True)
 

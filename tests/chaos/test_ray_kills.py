@@ -49,7 +49,7 @@ def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(scene: Scene
             assert run.poll() is None, "the run must survive its actors"
         finally:
             run.terminate()
-            output, _ = run.communicate(timeout=60)
+            output = scene.ended(run)
         assert run.returncode in (0, 143), output
     scene.settle()
     assert scene.check(caught_up=True) == TABLES
@@ -65,7 +65,7 @@ def test_the_driver_and_all_of_ray_may_die_and_the_next_run_resumes(scene: Scene
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-        run.communicate(timeout=30)
+        scene.ended(run)
         scene.check()
     scene.settle()
     assert scene.check(caught_up=True) == TABLES

@@ -16,7 +16,6 @@ from raypipe.errors import LimitExceeded, Unavailable
 from raypipe.kafka.clients import ANSWER_S, MESSAGE_BYTES
 from raypipe.log.kafka.clients import PRODUCER_BYTES, PRODUCER_MESSAGES
 from raypipe.log.kafka.debezium import SCHEMA_HEADER, DebeziumJson, schema_header
-from raypipe.log.kafka.failures import gap
 from raypipe.log.kafka.messages import HEADER, Header
 from raypipe.log.kafka.names import kafka_topic, partition_key, topic_and_partition
 from raypipe.log.kafka.records import End, Mark
@@ -112,6 +111,7 @@ class Sending:
 
         Raises:
             KafkaException: it has not.
+            Fenced: a later writer has written.
             SourceGap: a partition has not grown beyond its end.
             Unavailable: something stands elsewhere than was foretold.
         """
@@ -135,6 +135,7 @@ class Sending:
         """Where the appends end, and where loads begin.
 
         Raises:
+            Fenced: a later writer has written.
             SourceGap: a partition has not grown beyond its end.
         """
         for sent in self._sent:
@@ -158,7 +159,7 @@ class Sending:
 
     def _require_growth(self, key: str, end: int) -> None:
         if end <= self._writer.state.ends.get(key, (0, 0))[0]:
-            raise gap(self._writer.place, key)
+            raise self._writer.not_grown(key)
 
     def bare(self) -> Sending:
         """One that has sent nothing."""

@@ -14,7 +14,7 @@ from raypipe import faults
 from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError
 from raypipe.kafka.clients import ANSWER_S
 from raypipe.log.kafka.clients import Clients
-from raypipe.log.kafka.failures import FENCED, explain
+from raypipe.log.kafka.failures import FENCED, explain, gap
 from raypipe.log.kafka.fence import Fence, take
 from raypipe.log.kafka.fold import InstanceState
 from raypipe.log.kafka.follow import Follower
@@ -207,15 +207,24 @@ class Writer:
         """
         inner = error.args[0] if isinstance(error, KafkaException) else error
         if inner.code() in FENCED or inner.fatal():
-            try:
-                self._fence.check(self.instance, self.claim)
-            except RaypipeError as fenced:
-                return fenced
-            # The broker gave the transaction up, or somebody took the id and went away again.
-            return self.unanswered(error)
+            # If nobody has, the broker gave the transaction up, or somebody took the id and went away again.
+            return self._overtaken() or self.unanswered(error)
         if sent and not inner.txn_requires_abort():
             return self.unanswered(error)
         return explain(self.place, error)
+
+    def not_grown(self, key: str) -> RaypipeError:
+        """What it means that a partition ends before what the log knows of it."""
+        # Our own follower tells us of what a successor has committed, too.
+        return self._overtaken() or gap(self.place, key)
+
+    def _overtaken(self) -> RaypipeError | None:
+        """That somebody later has come for the instance, if so; or that it is not known."""
+        try:
+            self._fence.check(self.instance, self.claim)
+        except RaypipeError as fenced:
+            return fenced
+        return None
 
     def unanswered(self, error: BaseException | KafkaError | None) -> OutcomeUnknown:
         """Whether the commit is durable is not known."""

@@ -242,6 +242,24 @@ def test_what_is_forgotten_leaves_kafka_and_the_lag_shows_as_a_consumer_group(
     assert ids(stored(opened(), after=cuts[2])) == [3, 9]
 
 
+def test_a_writer_that_hears_of_its_successors_commits_first_is_fenced_and_blames_nobody(
+    opened: Opened, pipeline: str
+) -> None:
+    log = opened()
+    claim = log.claim(pipeline)
+    put(log, claim, "1", 1)
+    transaction = log.begin("shop", claim)
+    transaction.append(topic(pipeline), changes(2))
+    successor = opened()
+    later = successor.claim(pipeline)
+    for number in (3, 4, 5):
+        put(successor, later, str(number), number)
+    wait_until(lambda: log.last_cut() == successor.last_cut(), "the older one to hear of it")
+    with pytest.raises(Fenced):
+        transaction.commit("2", boundary=True)
+    assert ids(stored(opened())) == [1, 3, 4, 5]
+
+
 def test_a_long_history_of_claims_is_summed_up_and_still_counts_and_fences(
     opened: Opened, pipeline: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

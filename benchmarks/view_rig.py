@@ -154,7 +154,7 @@ class Rig:
         self.commit = 0
 
     def epoch(self, changes: Mapping[str, Sequence[ChangeBatch]]) -> tuple[float, int]:
-        """Carries everything over changes of tables; returns seconds until the state is durable, and row images told."""
+        """Carries everything over changes; returns seconds until the state is durable, and row images told."""
         began = time.perf_counter()
         after = _cut(self.commit) if self.commit else None
         self.commit += 1

@@ -32,6 +32,11 @@ BENCHMARKS = {
     "pg_snapshot": "PgSnapshot",
     "debezium_side_by_side": "DebeziumSideBySide",
     "kafka_freshness": "KafkaFreshness",
+    "view_scaling": "ViewScaling",
+    "view_join": "ViewJoin",
+    "view_fixed_cost": "ViewFixedCost",
+    "view_bulk": "ViewBulk",
+    "view_epochs": "ViewEpochs",
     "view_tpch": "ViewTpch",
     "view_nexmark": "ViewNexmark",
 }

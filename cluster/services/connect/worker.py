@@ -99,8 +99,8 @@ class ConnectWorker:
     def kill_streaming(self, name: str) -> None:
         """Kills it at a moment when its file of positions is whole, and says that a connector's snapshot is done.
 
-        The file is written in place: whom a kill hits meanwhile has no position, and its connectors take their snapshots
-        again. Raises `ServiceError` if there is no such moment in time.
+        The file is written in place: whom a kill hits meanwhile has no position, and its connectors take their
+        snapshots again. Raises `ServiceError` if there is no such moment in time.
         """
         deadline = time.monotonic() + DONE_WITHIN_S
         while True:
@@ -159,7 +159,7 @@ class ConnectWorker:
         return str(self.call("GET", f"/connectors/{name}/status")["connector"]["state"])
 
     def _position_is_kept(self, name: str) -> bool:
-        """Whether the file, a serialized `HashMap` of byte arrays, is whole and holds a connector's place in the stream."""
+        """Whether the file, a serialized `HashMap` of bytes, is whole and holds a place of this connector in the stream."""
         file = self.folder / "offsets"
         kept = file.read_bytes() if file.exists() else b""
         key = re.escape(f'["{name}",{{"server":"{name}"}}]'.encode())

@@ -2,6 +2,7 @@
 
 from raypipe.plan.views.model import (
     WEIGHT,
+    Algebraic,
     Bilinear,
     Keyed,
     KeyedInput,
@@ -16,6 +17,7 @@ from raypipe.plan.views.model import (
 
 __all__ = [
     "WEIGHT",
+    "Algebraic",
     "Bilinear",
     "Keyed",
     "KeyedInput",

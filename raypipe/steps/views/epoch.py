@@ -267,7 +267,10 @@ class Epoch:
         if first:
             for trace in plan.traces:
                 work.trace(trace.name).clear()
-            everything = {name: feeds[name].contents(work.trace(feeds[name].trace.name)) for name in plan.inputs}
+            everything = {
+                name: each.changes if each.whole else feeds[name].contents(work.trace(feeds[name].trace.name))
+                for name, each in made.items()
+            }
             changes = step.run(everything, work, first=True)
         else:
             changes = step.run({name: each.changes for name, each in made.items()}, work, first=False)

@@ -12,7 +12,7 @@ from raypipe_view_cases import TABLES, check
 from raypipe.contracts import WEIGHT
 from raypipe.errors import InvariantBroken, SqlError
 from raypipe.plan import compile_step
-from raypipe.plan.views import Keyed, ViewPlan
+from raypipe.plan.views import Algebraic, Keyed, ViewPlan
 from raypipe.steps.views import operators
 from raypipe.steps.views.multiset import Multiset, empty
 
@@ -20,6 +20,12 @@ STATEMENTS = [
     "SELECT k, count(*) n, sum(price) s, avg(x) ax, min(name) mn, max(day) FROM shop.a GROUP BY k",
     "SELECT k + 1 AS c, count(*) n FROM shop.a WHERE name > 'a' GROUP BY 1 HAVING count(*) > 1",
     "SELECT count(*) n, sum(x) FROM shop.a",
+    "SELECT max(day), min(small), max(x), count(name) n FROM shop.c",
+    "SELECT k, min(price) FILTER (flag) a, max(name), max(x), min(day), sum(id) FROM shop.c GROUP BY k",
+    "SELECT k, small % 2 AS h, sum(price + 1) s, avg(small), count_if(flag), count(*) FILTER (x > 0.1)"
+    " FROM shop.a WHERE name > 'a' GROUP BY k, h",
+    "SELECT x, count(*) n, sum(DISTINCT k) FROM shop.a GROUP BY x",
+    "SELECT x, day, max(price) - min(price) spread FROM shop.c GROUP BY x, day HAVING count(*) > 1",
     "SELECT k, name, count(*), grouping(k) g FROM shop.a GROUP BY ROLLUP (k, name)",
     "SELECT k, list(name), first(name), string_agg(name, ','), arg_min(id, price), mode(day) FROM shop.c GROUP BY ALL",
     "SELECT k, median(price) m, quantile_cont(small, 0.3), stddev(x), array_agg(DISTINCT name) FROM shop.c GROUP BY k",
@@ -99,7 +105,7 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     ),
     "a weight is dropped": (
         lambda patch: patch.setattr(operators, "expanded", _every_row_once),
-        "SELECT k, count(*) n FROM (SELECT k FROM shop.c) GROUP BY k",
+        "SELECT k, list(small) n FROM (SELECT k, small FROM shop.c) GROUP BY k",
     ),
     "one side of a join is probed only": (
         lambda patch: patch.setattr(operators.Operators, "bilinear", _left_changes_alone),
@@ -110,6 +116,26 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         "SELECT k, count(*) n FROM shop.a GROUP BY k",
     ),
 }
+
+
+def _sums_without_weights(self: operators.Operators, plan: object, changes: pa.Table, *others: pa.Table) -> pa.Table:
+    ones = pa.array(np.ones(changes.num_rows, np.int64))
+    return _ADDED(self, plan, changes.set_column(changes.num_columns - 1, WEIGHT, ones), *others)  # type: ignore[arg-type]
+
+
+def _no_rows(self: operators.Operators, plan: object, changes: pa.Table, *_: object) -> pa.Table:
+    return changes.slice(0, 0)
+
+
+_ADDED = operators.Operators._added
+MUTANTS["a sum does not know what goes"] = (
+    lambda patch: patch.setattr(operators.Operators, "_added", _sums_without_weights),
+    "SELECT k, sum(small) n FROM shop.a GROUP BY k",
+)
+MUTANTS["a maximum that went is kept"] = (
+    lambda patch: patch.setattr(operators.Operators, "_rest", _no_rows),
+    "SELECT flag, max(id) n FROM shop.a GROUP BY flag",
+)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
@@ -126,8 +152,26 @@ def test_an_operator_with_a_defect_is_found_out(mutant: str, monkeypatch: pytest
     assert found
 
 
+@pytest.mark.parametrize(
+    ("aggregate", "added"),
+    [
+        ("count(*)", 1),
+        ("sum(k)", 1),
+        ("avg(price)", 1),
+        ("max(x)", 1),
+        ("sum(x)", 0),
+        ("median(k)", 0),
+        ("sum(DISTINCT k)", 0),
+    ],
+)
+def test_groups_are_added_to_where_that_is_exact(aggregate: str, added: int) -> None:
+    plan = compile_step("v", f"SELECT name, {aggregate} AS a FROM shop.a GROUP BY name", TABLES, {})
+    assert isinstance(plan, ViewPlan)
+    assert sum(isinstance(operator, Algebraic) for operator in plan.operators) == added
+
+
 def test_a_view_without_a_key_is_bounded_and_says_so() -> None:
-    plan = compile_step("v", "SELECT count(*) AS n FROM shop.a", TABLES, {})
+    plan = compile_step("v", "SELECT median(k) AS n FROM shop.a", TABLES, {})
     assert isinstance(plan, ViewPlan)
     assert [operator.constant for operator in plan.operators if isinstance(operator, Keyed)] == [True]
     assert "computed again whenever something there changes" in plan.reason

@@ -39,12 +39,13 @@ class Scene:
         sinks: str = ALL_SINKS,
         log: str = "",
         name: str = "bank",
+        steps: str = "",
     ) -> None:
         self.folder = folder
         self.bank = Bank(folder / "bank.db", seed)
         self.pipeline = name
         self.log_url = log or f"sqlite:///{folder}/log.db"
-        self.file = write_pipeline(folder, limits, sinks, self.log_url, name)
+        self.file = write_pipeline(folder, limits, sinks, self.log_url, name, steps)
         self._started: list[subprocess.Popen[str]] = []
         self.fired = folder / "fired"
 

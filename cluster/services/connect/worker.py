@@ -159,7 +159,7 @@ class ConnectWorker:
         return str(self.call("GET", f"/connectors/{name}/status")["connector"]["state"])
 
     def _position_is_kept(self, name: str) -> bool:
-        """Whether the file, a serialized `HashMap` of bytes, is whole and holds a place of this connector in the stream."""
+        """Whether the file, a serialized `HashMap` of bytes, is whole and holds a place in the stream of this one."""
         file = self.folder / "offsets"
         kept = file.read_bytes() if file.exists() else b""
         key = re.escape(f'["{name}",{{"server":"{name}"}}]'.encode())

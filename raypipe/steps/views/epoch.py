@@ -319,3 +319,14 @@ def stateful_relations(plan: Plan) -> frozenset[str]:
         if isinstance(step, ViewPlan) or found.intersection(step.inputs):
             found.add(step.name)
     return frozenset(found)
+
+
+def stateful_inputs(plan: Plan, wanted: Collection[str]) -> frozenset[str]:
+    """What the stateful steps that make some relations, and the steps below them, read of everything else."""
+    below = stateful_relations(plan)
+    needed, read = set(wanted), set[str]()
+    for step in reversed(plan.steps):
+        if step.name in needed and step.name in below:
+            needed.update(step.inputs)
+            read.update(step.inputs)
+    return frozenset(read) - below

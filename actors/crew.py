@@ -16,7 +16,8 @@ from actors.consumer import ConsumerActor
 from actors.reader import ReaderActor
 from actors.sink import SinkActor
 from actors.state import StateActor
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload
+from actors.state_reports import StateReports
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, StateReport
 from raypipe.local.crew import state_lost
 from raypipe.local.demand import Demand
 from raypipe.model import Claim, Committed, Cut, SinkTable
@@ -55,6 +56,7 @@ class RayCrew:
         self._demand = Demand.of(plan)
         self._lineage: str | None = None  # of the state that the sinks' tables say they are views of
         self._keeping: Any = None
+        self._reports = StateReports()
         self._readers: dict[str, _ReaderHandle] = {}
         self._claim: Claim | None = None
         self._resting = True
@@ -118,6 +120,10 @@ class RayCrew:
         """Passes it on to the state, unless the last time is not answered yet."""
         if self._state is not None and (self._keeping is None or ray.wait([self._keeping], timeout=0)[0]):
             self._keeping = self._state.keep.remote(set(cuts))
+
+    def state_reports(self) -> tuple[StateReport, ...]:
+        """What the state last said of itself."""
+        return self._reports.look([self._state] if self._state is not None else [])
 
     def _cuts(self) -> list[Cut | None]:
         """Of the sinks that stateful steps feed."""
@@ -208,6 +214,7 @@ class RayCrew:
 
     def close(self) -> None:
         """Lets every actor end what it has in hand, then ends it."""
+        self._reports.settle([self._state] if self._state is not None else [], CLOSE_S)
         ending = [handle.actor.stop.remote() for handle in self._readers.values()]
         ending += [actor.close.remote() for actor in self._sinks.values()]
         if self._state is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 
 from actors.asking import answer
+from raypipe.contracts import StateReport
 from raypipe.errors import OutcomeUnknown
 from raypipe.local.demand import Demand
 from raypipe.local.stateful import Output, StateEpoch, Stateful
@@ -80,6 +82,11 @@ class StateActor:
         """Throws the epoch away, if it is at work."""
         if token == self._token:
             self._abort()
+
+    def reports(self) -> tuple[StateReport, ...]:
+        """See ``Stateful.reports``; with the name under which the dashboard shows this actor."""
+        name = ray.get_runtime_context().get_actor_name() or ""
+        return tuple(replace(report, actor=name) for report in self._state.reports())
 
     def close(self) -> None:
         """Ends steps and state."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from raypipe.contracts import StateReport
+
 STATUS_NOTE = "status"
 
 
@@ -84,6 +86,7 @@ class Status:
             ``commit_sinks``.
         instances: Sources.
         sinks: Units of commit.
+        stateful: What stateful steps remember: one report for each owner of state, none without such steps.
         error: Why it failed.
     """
 
@@ -101,6 +104,7 @@ class Status:
     stage_s: Mapping[str, float] = field(default_factory=dict)
     instances: tuple[InstanceStatus, ...] = ()
     sinks: tuple[SinkStatus, ...] = ()
+    stateful: tuple[StateReport, ...] = ()
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,6 +121,7 @@ class Status:
         fields = json.loads(text)
         fields["instances"] = tuple(InstanceStatus(**each) for each in fields["instances"])
         fields["sinks"] = tuple(SinkStatus(**each) for each in fields["sinks"])
+        fields["stateful"] = tuple(StateReport.from_dict(each) for each in fields.get("stateful", ()))
         return cls(**fields)
 
     def alive(self, now: float) -> bool:

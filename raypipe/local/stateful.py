@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from raypipe import faults
+from raypipe.contracts import StateReport, TraceTotals
 from raypipe.errors import InvariantBroken, OutcomeUnknown, StateLost, Unavailable
 from raypipe.local.demand import Demand
 from raypipe.local.entered import enter, entered
@@ -94,6 +97,27 @@ class Stateful:
         if self._store is not None:
             self._store.keep(cuts)
 
+    def reports(self) -> tuple[StateReport, ...]:
+        """What is held, for people; empty while the state is not open."""
+        if self._store is None:
+            return ()
+        totals = self._store.totals()
+        versions = self._store.versions()
+        return (
+            StateReport(
+                folder=str(self._store.path.parent),
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                lineage=self._store.lineage,
+                cut=max(versions, default=None),
+                versions=len(versions),
+                bytes=self._store.bytes,
+                limit=self._store.limits.state_bytes,
+                steps=_added_up(totals, self._views.steps),
+                inputs=_added_up(totals, self._views.held_inputs),
+            ),
+        )
+
     def begin(self, after: Cut | None, upto: Cut, needs: Needs) -> StateEpoch:
         """Starts an epoch.
 
@@ -136,6 +160,14 @@ class Stateful:
         if self._store is None:
             raise InvariantBroken("The state is not open.")
         return self._store
+
+
+def _added_up(totals: Mapping[str, TraceTotals], owners: Mapping[str, str]) -> dict[str, TraceTotals]:
+    """Totals of traces by those whose they are."""
+    made: dict[str, TraceTotals] = {}
+    for trace, owner in owners.items():
+        made[owner] = made.get(owner, TraceTotals()).plus(totals[trace])
+    return made
 
 
 class _Guarded:

@@ -77,6 +77,7 @@ MUTANTS = (
     "mutant.retain_early",  # the log forgets what a sink has not committed
     "mutant.state_name_early",  # a commit of the state gets its name before it is whole
     "mutant.state_drop_weight",  # equal rows of the state are merged without adding their weights
+    "mutant.shard_unset_key",  # rows whose key is NULL stay at the shard that they are at
     "mutant.state_unset_key",  # rows whose key holds a NULL are left out of the state
 )
 

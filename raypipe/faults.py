@@ -49,6 +49,8 @@ POINTS = (
     "state.merge.written",
     "state.checkpoint.run",
     "state.checkpoint.named",
+    "shards.shared",
+    "shards.named",
     "sink.open.after",
     "sink.write.after",
     "sink.commit.before",

@@ -1,7 +1,7 @@
 """How the shards of the state pass rows to each other while they carry an epoch together.
 
-Every shard runs the same operators over its own share of the rows, in step: the n-th exchange of one is the n-th of all.
-A row belongs to the shard that holds its key; operators and tables without a key belong to the first.
+Every shard runs the same operators over its own share of the rows, in step: the n-th exchange of one is the n-th of
+all. A row belongs to the shard that holds its key; operators and tables without a key belong to the first.
 """
 
 from __future__ import annotations

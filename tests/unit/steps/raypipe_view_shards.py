@@ -2,71 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 from raypipe_memory_state import MemoryState
 
-from raypipe.local.shards import Shards
+from raypipe.local.threads import Office
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views import ViewPlan
 from raypipe.steps.views import View
-
-IN_STEP_S = 60.0
-
-
-class Office:
-    """Where the threads of some shards swap parcels. A shard that fails lets the others fail too."""
-
-    def __init__(self, shards: int) -> None:
-        self._barrier = threading.Barrier(shards, timeout=IN_STEP_S)
-        self._parcels: list[Sequence[Any]] = [()] * shards
-        self._threads = [ThreadPoolExecutor(1) for _ in range(shards)]
-        self.exchanges = [Shards(shard, shards, _Counter(self, shard)) for shard in range(shards)]
-
-    def swap(self, shard: int, parcels: Sequence[Any]) -> list[Any]:
-        self._parcels[shard] = parcels
-        self._barrier.wait()
-        mine = [each[shard] for each in self._parcels]
-        self._barrier.wait()
-        return mine
-
-    def together(self, work: Callable[[int], Any]) -> list[Any]:
-        """Has each shard do its part, in its own thread."""
-        self._barrier.reset()
-        parts = [thread.submit(self._part, work, shard) for shard, thread in enumerate(self._threads)]
-        failures = [error for each in parts if (error := each.exception()) is not None]
-        if failures:
-            raise next(
-                (error for error in failures if not isinstance(error, threading.BrokenBarrierError)), failures[0]
-            )
-        return [each.result() for each in parts]
-
-    def _part(self, work: Callable[[int], Any], shard: int) -> Any:
-        try:
-            return work(shard)
-        except BaseException:
-            self._barrier.abort()
-            raise
-
-    def close(self) -> None:
-        for thread in self._threads:
-            thread.shutdown()
-
-
-class _Counter:
-    """See ``Post``."""
-
-    def __init__(self, office: Office, shard: int) -> None:
-        self._office = office
-        self._shard = shard
-
-    def swap(self, parcels: Sequence[Any]) -> list[Any]:
-        return self._office.swap(self._shard, parcels)
 
 
 class Sharded:
@@ -94,6 +39,7 @@ class Sharded:
             work.commit(version)
             return made
 
+        self._office.begin()
         first, *others = self._office.together(part)
         assert not any(rows.num_rows for rows in others)
         self._version = version

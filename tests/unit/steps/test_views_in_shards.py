@@ -23,5 +23,16 @@ def check(sql: str, seed: int, shards: int) -> str:
 
 @pytest.mark.parametrize("sql", STATEMENTS)
 def test_shards_together_hold_what_the_sql_returns(sql: str) -> None:
-    for seed, shards in ((0, 2), (1, 3)):
-        assert not check(sql, seed, shards)
+    assert not check(sql, len(sql), 2 + len(sql) % 2)
+
+
+def test_rows_whose_key_is_null_are_together_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    sql = "SELECT k, count(*) n FROM shop.c GROUP BY k"
+    monkeypatch.setattr(faults, "armed", lambda name: name == "mutant.shard_unset_key")
+    found = False
+    for seed in range(12):
+        try:
+            found = found or bool(check(sql, seed, 3))
+        except (AssertionError, InvariantBroken):
+            found = True
+    assert found

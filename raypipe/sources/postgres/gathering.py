@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
 from raypipe.model import ChangeBatch
+from raypipe.sources.postgres.events import Rows
 
 
 @dataclass(kw_only=True)
@@ -50,3 +52,19 @@ def _joined(group: list[ChangeBatch]) -> ChangeBatch:
     if len(group) == 1:
         return group[0]
     return ChangeBatch(group[0].schema, pa.concat_batches([batch.rows for batch in group]))
+
+
+def fitting(rows: Rows, first: int, last: int, count: int, room: int) -> tuple[int, bool]:
+    """Where to end so that about ``room`` bytes are taken, at the end of a transaction if there is one; and if cut."""
+    if last <= first or int(rows.end[last - 1] - rows.at[first]) <= room:
+        return last, False
+    sizes = np.cumsum(rows.end[first:last] - rows.at[first:last])
+    fit = first + int(np.searchsorted(sizes, room)) + 1
+    if fit >= last:
+        return last, False
+    transactions = rows.transactions
+    ends = transactions.end_row[:count][transactions.end_lsn[:count] > 0]
+    place = int(np.searchsorted(ends, fit, side="right")) - 1
+    if place >= 0 and ends[place] > first:
+        fit = int(ends[place])
+    return fit, True

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from raypipe.contracts import StateReport
+if TYPE_CHECKING:
+    from raypipe.contracts import StateReport
 
 STATUS_NOTE = "status"
 
@@ -118,6 +119,8 @@ class Status:
     @classmethod
     def from_json(cls, text: str) -> Status:
         """Reads what ``to_json`` wrote."""
+        from raypipe.contracts import StateReport  # with Arrow, which a mere --help does without
+
         fields = json.loads(text)
         fields["instances"] = tuple(InstanceStatus(**each) for each in fields["instances"])
         fields["sinks"] = tuple(SinkStatus(**each) for each in fields["sinks"])

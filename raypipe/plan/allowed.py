@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raypipe.plan.functions import Nature, catalogue, nature_of
+from raypipe.plan.functions import CLOCK_WORDS, Nature, catalogue, nature_of
 from raypipe.plan.text import StepText, did_you_mean
 from raypipe.plan.tree import Node, byte_offset, walk
 
@@ -56,9 +56,10 @@ def stateful(tree: Node) -> bool:
     """Whether a tree has an expression that needs other rows than the one at hand."""
     return any(
         node.get("class") in ("WINDOW", "SUBQUERY")
+        or (node.get("class") == "COLUMN_REF" and {name.lower() for name in node["column_names"]} <= CLOCK_WORDS)
         or (
             node.get("class") == "FUNCTION"
-            and nature_of(str(node["function_name"]), len(node["arguments"])) is Nature.STATEFUL
+            and nature_of(str(node["function_name"]), len(node["arguments"])) in (Nature.STATEFUL, Nature.CLOCK)
         )
         for node in walk(tree)
     )
@@ -66,7 +67,7 @@ def stateful(tree: Node) -> bool:
 
 def _refused_call(name: str, arguments: int) -> str | None:
     match nature_of(name, arguments):
-        case Nature.ROW_WISE | Nature.STATEFUL:
+        case Nature.ROW_WISE | Nature.STATEFUL | Nature.CLOCK:
             return None
         case Nature.UNSTABLE:
             return UNSTABLE.format(name=f"{name}()")

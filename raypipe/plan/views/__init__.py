@@ -3,6 +3,7 @@
 from raypipe.plan.views.model import (
     WEIGHT,
     Bilinear,
+    Clock,
     Keyed,
     KeyedInput,
     Linear,
@@ -17,6 +18,7 @@ from raypipe.plan.views.model import (
 __all__ = [
     "WEIGHT",
     "Bilinear",
+    "Clock",
     "Keyed",
     "KeyedInput",
     "Linear",

@@ -13,7 +13,8 @@ from sqlglot.optimizer.qualify import qualify
 from raypipe.model import Column, TableName, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.text import StepText
-from raypipe.plan.views.graph import Graph
+from raypipe.plan.views.clocks import CLOCK, check_clock, reads_clock, with_clock
+from raypipe.plan.views.graph import NOW, Graph
 from raypipe.plan.views.model import Keyed, Operator, Relation, Scan, ViewPlan
 from raypipe.plan.views.prove import differs
 from raypipe.plan.views.rows import Table, column
@@ -51,7 +52,7 @@ def compile_view(
     try:
         tree = _qualified(text, used)
         notes = settle(tree, _keys(used))
-        oracle = tree.sql("duckdb") if notes else text.bare()
+        oracle = tree.sql("duckdb") if notes or reads_clock(tree) else text.bare()
         operators, made, why = _planned(text.step, tree, used, columns, sandbox, oracle)
     except Refused as refused:
         raise text.problem(REFUSED.format(what=refused.what, instead=refused.instead), None) from None
@@ -82,6 +83,9 @@ def _qualified(text: StepText, inputs: Mapping[str, TableSchema]) -> exp.Expr:
     steps = {name.lower() for name in inputs if "." not in name}
     try:
         tree = parse_one(text.bare(), dialect="duckdb")
+        if with_clock(tree):
+            schema.setdefault(_STEPS, {})[CLOCK] = {NOW: "TIMESTAMPTZ"}
+            steps.add(CLOCK)
         ctes = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
         # sqlglot wants all tables at one depth.
         for table in tree.find_all(exp.Table):
@@ -162,6 +166,7 @@ def _planned(
         why = "its parts do not make up the whole"
     except Unsplit as unsplit:
         why = str(unsplit)
+    check_clock(tree)
     graph = Graph(step, sandbox)
     table = _whole(graph, tree, inputs, needed)
     made = _ended(graph, table, columns)

@@ -14,6 +14,7 @@ from raypipe.plan.types import has_null, plain
 from raypipe.plan.views.model import (
     WEIGHT,
     Bilinear,
+    Clock,
     Keyed,
     KeyedInput,
     Linear,
@@ -26,6 +27,7 @@ from raypipe.plan.views.model import (
 from raypipe.plan.views.trees import Unsplit
 
 Unique = tuple[frozenset[str], ...]
+NOW = "now"
 
 
 class Graph:
@@ -58,6 +60,19 @@ class Graph:
         described = self._sandbox.ask(f'DESCRIBE SELECT * FROM "{name}"')
         made = Relation(name=name, columns=fields, types=tuple(row[1] for row in described), unique=unique)
         self.operators.append(Scan(out=made, relation=relation))
+        return made
+
+    def clock(self) -> Relation:
+        """The time of the cut, one row."""
+        known = next((each.out for each in self.operators if isinstance(each, Clock)), None)
+        if known is not None:
+            return known
+        fields = pa.schema([pa.field(NOW, pa.timestamp("us", "UTC"))])
+        made = Relation(
+            name=self._next(), columns=fields, types=("TIMESTAMP WITH TIME ZONE",), unique=(frozenset(),)
+        )
+        self._sandbox.register(made.name, fields.empty_table())
+        self.operators.append(Clock(out=made))
         return made
 
     def linear(self, source: Relation, items: Sequence[tuple[str, exp.Expr]], where: Sequence[exp.Expr]) -> Relation:
@@ -107,6 +122,8 @@ class Graph:
         items: Sequence[tuple[str, exp.Expr]],
         on: Sequence[exp.Expr],
         unique: Unique,
+        *,
+        between: bool = False,
     ) -> Relation:
         """An inner join; the expressions call its sides ``l`` and ``r``."""
         out = self._next()
@@ -125,6 +142,7 @@ class Graph:
                 left_key=tuple(left_column for left_column, _ in keys),
                 right_key=tuple(right_column for _, right_column in keys),
                 sql=weighted,
+                between=between,
             )
         )
         return made

@@ -10,7 +10,7 @@ import pyarrow as pa
 from raypipe.contracts import WEIGHT, TraceSchema
 from raypipe.model import TableSchema
 
-__all__ = ["WEIGHT", "Bilinear", "Keyed", "KeyedInput", "Linear", "Operator", "Relation", "Scan", "Union", "ViewPlan"]
+__all__ = ["WEIGHT", "Bilinear", "Clock", "Keyed", "KeyedInput", "Linear", "Operator", "Relation", "Scan", "Union", "ViewPlan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,27 @@ class Scan:
     def inputs(self) -> tuple[str, ...]:
         """Names of the relations it reads."""
         return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """One row with the time of the cut, which is what now() means in a step.
+
+    Attributes:
+        out: Its one column, a TIMESTAMPTZ.
+    """
+
+    out: Relation
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the relations it reads."""
+        return ()
+
+    @property
+    def traces(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What it must remember, as (relation, key)."""
+        return ((self.out.name, ()),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +119,8 @@ class Bilinear:
         left_key: Columns of the left that equal ``right_key``; both empty for a join without equality.
         right_key: Columns of the right.
         sql: Over ``leaf_names(out, 2)``, the last column the product of both weights.
+        between: The right is one bound that moves (the time, a watermark), and the keys are slices of time: only rows
+            of the left whose slice lies between the bound before and after can come or go because of it.
     """
 
     out: Relation
@@ -106,6 +129,7 @@ class Bilinear:
     left_key: tuple[str, ...]
     right_key: tuple[str, ...]
     sql: str
+    between: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -115,7 +139,7 @@ class Bilinear:
     @property
     def traces(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """What it must remember, as (relation, key)."""
-        return ((self.left, self.left_key), (self.right, self.right_key))
+        return ((self.left, self.left_key), (self.right, () if self.between else self.right_key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +192,7 @@ class Keyed:
         return (*((read.relation, read.key or ()) for read in self.reads), (self.out.name, self.key))
 
 
-Operator = Scan | Linear | Union | Bilinear | Keyed
+Operator = Scan | Clock | Linear | Union | Bilinear | Keyed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,11 +221,19 @@ class ViewPlan:
     notes: tuple[str, ...] = ()
 
     @property
+    def has_clock(self) -> bool:
+        """Whether it changes with the time alone."""
+        return any(isinstance(operator, Clock) for operator in self.operators)
+
+    @property
     def traces(self) -> tuple[TraceSchema, ...]:
         """Everything it must remember; what two operators need alike is there once."""
         relations = {operator.out.name: operator.out for operator in self.operators}
         wanted = dict.fromkeys(
-            each for operator in self.operators if isinstance(operator, Keyed | Bilinear) for each in operator.traces
+            each
+            for operator in self.operators
+            if isinstance(operator, Keyed | Bilinear | Clock)
+            for each in operator.traces
         )
         return tuple(
             TraceSchema(name=self.trace_name(relation, key), columns=relations[relation].columns, key=key)

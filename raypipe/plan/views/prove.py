@@ -21,10 +21,12 @@ from raypipe.model import TableSchema
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.scope import quote
 from raypipe.plan.types import plain
-from raypipe.plan.views.model import WEIGHT, Bilinear, Keyed, Linear, Operator, Scan, Union, leaf_names
+from raypipe.plan.views.clocks import CLOCK
+from raypipe.plan.views.model import WEIGHT, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, leaf_names
 
 _ROUNDS = (0, 3, 9, 17)  # rows of each table
 _DAY = date(2024, 1, 1)
+_NOW = pa.table({"now": pa.array([datetime(2024, 1, 2, 3)], pa.timestamp("us", "UTC"))})
 
 
 def differs(operators: Sequence[Operator], inputs: Mapping[str, TableSchema], oracle: str, tree: exp.Expr) -> bool:
@@ -63,6 +65,7 @@ def _disagree(
             sandbox.ask(f"CREATE SCHEMA IF NOT EXISTS {quote(schema.table.instance)}")
         target = ".".join(quote(part) for part in parts)
         sandbox.ask(f"CREATE OR REPLACE VIEW {target} AS SELECT * FROM _invented_{place}")
+    sandbox.register(CLOCK, _NOW)
     try:
         expected = sandbox.query(oracle)
     except (duckdb.Error, LimitExceeded):
@@ -81,6 +84,8 @@ def _evaluated(sandbox: Sandbox, operators: Sequence[Operator], tables: Mapping[
         out = operator.out
         if isinstance(operator, Scan):
             rows = tables[operator.relation].select(out.columns.names).cast(out.columns)
+        elif isinstance(operator, Clock):
+            rows = _NOW.cast(out.columns)
         elif isinstance(operator, Union):
             rows = pa.concat_tables([made[name].rename_columns(out.columns.names) for name in operator.inputs])
         elif isinstance(operator, Linear) and operator.renames:

@@ -268,9 +268,10 @@ class Epoch:
             for trace in plan.traces:
                 work.trace(trace.name).clear()
             everything = {name: feeds[name].contents(work.trace(feeds[name].trace.name)) for name in plan.inputs}
-            changes = step.run(everything, work, first=True)
+            changes = step.run(everything, work, first=True, at=self._upto.at)
         else:
-            changes = step.run({name: each.changes for name, each in made.items()}, work, first=False)
+            deltas = {name: each.changes for name, each in made.items()}
+            changes = step.run(deltas, work, first=False, at=self._upto.at)
             if plan.name in self._whole:
                 changes = self._rows(step, work)
         anew = first or plan.name in self._whole

@@ -7,15 +7,20 @@ changes to it once every operator has looked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.contracts import Trace
 from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.views.model import Bilinear, Keyed, Linear, leaf_names
+from raypipe.plan.views.model import Bilinear, Clock, Keyed, Linear, leaf_names
 from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
 
+# How many slices of time a bound may pass before all rows are looked at instead.
+MOST_SLICES = 50_000
 # Finds the trace of a relation by a key.
 Traces = Callable[[str, tuple[str, ...]], Trace]
 
@@ -40,15 +45,24 @@ class Operators:
             return chosen.rename_columns(weighted(plan.out.columns).names)
         return self._weighted(plan, [changes])
 
+    def clock(self, plan: Clock, at: float, trace: Trace) -> pa.Table:
+        """The time before goes, the time of the cut comes."""
+        moment = pa.array([datetime.fromtimestamp(at, UTC)], plan.out.columns.field(0).type)
+        now = given(pa.table([moment], plan.out.columns), 1)
+        return self.multiset.total(plan.out.columns, [now, negated(scanned(trace))])
+
     def bilinear(self, plan: Bilinear, left: pa.Table, right: pa.Table, traces: Traces) -> pa.Table:
         """dA join B + (A + dA) join dB."""
         made = []
+        of_left, of_right = (traces(*each) for each in plan.traces)
         if left.num_rows:
-            before = self._matching(plan.left_key, left, plan.right_key, traces(plan.right, plan.right_key))
+            before = self._matching(plan.left_key, left, of_right.schema.key, of_right)
             if before.num_rows:
                 made.append(self._weighted(plan, [left, before]))
         if right.num_rows:
-            before = self._matching(plan.right_key, right, plan.left_key, traces(plan.left, plan.left_key))
+            before = self._passed(plan, right, of_left) if plan.between else None
+            if before is None:
+                before = self._matching(plan.right_key, right, () if plan.between else plan.left_key, of_left)
             after = pa.concat_tables([part for part in (before, left) if part.num_rows] or [before])
             if after.num_rows:
                 made.append(self._weighted(plan, [after, right]))
@@ -92,6 +106,17 @@ class Operators:
             self._sandbox.register(name, input_rows)
         made = self._sandbox.query(plan.sql).cast(plan.out.columns)
         return self.multiset.total(plan.out.columns, [given(made, 1), negated(made_before)])
+
+    def _passed(self, plan: Bilinear, bounds: pa.Table, trace: Trace) -> pa.Table | None:
+        """Rows of the slices between a bound before and after; None if those are too many to look at one by one."""
+        slices = bounds.column(plan.right_key[0])
+        if bounds.num_rows < 2 or slices.null_count:
+            return None
+        first, last = pc.min(slices).as_py(), pc.max(slices).as_py()
+        if last - first >= MOST_SLICES:
+            return None
+        found = trace.probe(pa.table({plan.left_key[0]: pa.array(np.arange(first, last + 1), pa.int64())}))
+        return found.cast(weighted(trace.schema.columns))
 
     def _matching(self, key: tuple[str, ...], rows: pa.Table, other_key: tuple[str, ...], trace: Trace) -> pa.Table:
         """Rows of the other side, as they were, that the changed rows may meet."""

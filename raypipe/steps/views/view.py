@@ -10,7 +10,7 @@ import pyarrow as pa
 from raypipe.contracts import Trace, Work
 from raypipe.errors import LimitExceeded, RaypipeError, SqlError
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.views.model import Bilinear, Keyed, Linear, Scan, Union, ViewPlan
+from raypipe.plan.views.model import Bilinear, Clock, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.multiset import scanned, weighted
 from raypipe.steps.views.operators import Operators
@@ -32,7 +32,7 @@ class View:
         self.name = plan.name
         self._operators = Operators(sandbox, most_rows)
 
-    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
+    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float = 0.0) -> pa.Table:
         """Carries the view over an epoch.
 
         Args:
@@ -40,6 +40,7 @@ class View:
                 changes may be left out.
             work: State as it stood before the epoch; takes what is to be remembered.
             first: The state is empty, and the changes are all rows there are.
+            at: When the cut was made that the epoch ends at, seconds since 1970: what now() means.
 
         Returns:
             Changes of the view, weighted, each different row once, no weight 0.
@@ -49,7 +50,7 @@ class View:
             LimitExceeded: it took too long, too much memory or too many rows.
         """
         try:
-            return self._run(changes, work, first=first)
+            return self._run(changes, work, first=first, at=at)
         except duckdb.Error as error:
             raise self._failure(error) from None
         except LimitExceeded as error:
@@ -77,12 +78,14 @@ class View:
                 made[name] = scanned(trace)
             elif isinstance(operator, Bilinear):
                 made[name] = self._operators.product(operator, made[operator.left], made[operator.right])
+            elif isinstance(operator, Clock):
+                made[name] = scanned(work.trace(self.plan.trace_name(name, ())))
             else:
                 made[name] = self._stateless(operator, made, everything)
         last = self.plan.operators[-1].out
         return self._operators.multiset.total(last.columns, [made[last.name]])
 
-    def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
+    def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float) -> pa.Table:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
         columns = {operator.out.name: operator.out.columns for operator in self.plan.operators}
@@ -105,6 +108,9 @@ class View:
             elif isinstance(operator, Keyed):
                 inputs = [total(each) for each in operator.inputs]
                 added[name] = made[name] = self._operators.keyed(operator, inputs, traces, first=first)
+                remembered.update(dict.fromkeys(operator.traces))
+            elif isinstance(operator, Clock):
+                made[name] = self._operators.clock(operator, at, traces(name, ()))
                 remembered.update(dict.fromkeys(operator.traces))
             else:
                 made[name] = self._stateless(operator, made, changes)

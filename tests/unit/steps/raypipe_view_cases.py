@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -33,6 +34,10 @@ COLUMNS = {
 }
 
 
+# Events happen within an hour from here on.
+_BEGIN = datetime(2024, 1, 1)
+
+
 def table(name: str, key: tuple[str, ...]) -> TableSchema:
     """A table with an id and every kind of column."""
     columns = [Column(name="id", type=pa.int64()), *(Column(name=n, type=t) for n, t in COLUMNS.items())]
@@ -55,6 +60,8 @@ def value(rng: Rng, type_: pa.DataType) -> Any:
         return "abcd"[n] * int(rng.integers(1, 3))
     if pa.types.is_boolean(type_):
         return n % 2 == 0
+    if pa.types.is_timestamp(type_):
+        return _BEGIN + timedelta(minutes=int(rng.integers(0, 60)), seconds=int(rng.integers(0, 3)) * 10)
     if pa.types.is_date(type_):
         return np.datetime64("2024-01-01") + n
     return n
@@ -65,7 +72,8 @@ def row(rng: Rng, schema: TableSchema, id_: int | None) -> dict[str, Any]:
     made = {column.name: value(rng, column.type) for column in schema.columns}
     if schema.key:
         made["id"] = id_
-    made["day"] = None if made["day"] is None else made["day"].astype(object)
+    if made.get("day") is not None:
+        made["day"] = made["day"].astype(object)
     return made
 
 
@@ -97,7 +105,7 @@ class World:
             self._take(name, old)
             self._put(name, dict(old))
         elif verb == "update":
-            column = str(rng.choice(list(COLUMNS)))
+            column = str(rng.choice([each for each in schema.names if each != "id"]))
             self._take(name, old)
             self._put(name, old | {column: row(rng, schema, old["id"])[column]})
         else:
@@ -135,11 +143,13 @@ class Oracle:
         self._database.execute("SET TimeZone = 'UTC'")
         self._database.execute("CREATE SCHEMA shop")
 
-    def differences(self, sql: str, world: World, held: pa.Table) -> list[Any]:
+    def differences(self, sql: str, world: World, held: pa.Table, at: float) -> list[Any]:
         """Rows that the SQL makes and the view lacks, or the other way round; floats to nine digits."""
         for name, schema in self._tables.items():
             self._database.register("rows", pa.Table.from_pylist(world.rows[name], schema=schema.arrow()))
             self._database.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM rows")
+        now = pa.table({"now": pa.array([datetime.fromtimestamp(at, UTC)], pa.timestamp("us", "UTC"))})
+        self._database.register("_raypipe_now", now)
         expected = self._database.sql(sql).to_arrow_table()
         return sorted(_comparable(expected), key=repr), sorted(_comparable(held), key=repr)  # type: ignore[return-value]
 
@@ -181,11 +191,13 @@ def run(plan: ViewPlan, seed: int, writes: int, tables: Mapping[str, TableSchema
     with closing(Oracle(tables)) as oracle, closing(Sandbox()) as sandbox, closing(state):
         view = View(plan, sandbox)
         version: int | None = None
+        at = _BEGIN.replace(tzinfo=UTC).timestamp()
         for epoch in range(1 + int(rng.integers(2, 6))):
             for _ in range(int(rng.integers(0, writes // 3))):
                 world.write()
             work = state.begin(version)
-            changes = view.run(world.epoch(), work, first=version is None)
+            at += float(rng.integers(-60, 1200))  # a clock may be set back
+            changes = view.run(world.epoch(), work, first=version is None, at=at)
             version = epoch
             work.commit(version)
             held = view._operators.multiset.total(plan.schema.arrow(), [held, changes])
@@ -193,7 +205,7 @@ def run(plan: ViewPlan, seed: int, writes: int, tables: Mapping[str, TableSchema
             if min(weights, default=1) < 0:
                 return f"epoch {epoch}: a row went that never came"
             rows = held.drop_columns([WEIGHT]).take(pa.array(np.repeat(np.arange(len(weights)), weights), pa.int64()))
-            expected, found = oracle.differences(plan.oracle, world, rows)
+            expected, found = oracle.differences(plan.oracle, world, rows, at)
             if expected != found:
                 return f"epoch {epoch}: expected {expected}, found {found}"
             if plan.schema.key:

@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypipe.errors import InvariantBroken, OutcomeUnknown, RaypipeError
 
@@ -20,6 +21,12 @@ class ActorLost(OutcomeUnknown):
 def start(actor: Any, name: str, *arguments: object) -> Any:
     """Starts an actor under a name that tells the dashboard whose it is; returns its handle at once."""
     return actor.options(name=name).remote(*arguments)
+
+
+def start_on(node: str, actor: Any, name: str, *arguments: object) -> Any:
+    """Starts an actor on a node, or elsewhere if that one is gone; returns its handle at once."""
+    there = NodeAffinitySchedulingStrategy(node_id=node, soft=True)
+    return actor.options(name=name, scheduling_strategy=there).remote(*arguments)
 
 
 def answer(reference: Any, what: str, timeout_s: float = PATIENCE_S) -> Any:

@@ -10,14 +10,17 @@ import ray
 
 from actors.data_executor import RayDataExecutor
 from actors.sink import RemoteSink, commit_together
+from actors.state import RemoteState
 from raypipe.contracts import EpochOutcome
 from raypipe.local.carry import carry
 from raypipe.local.crew import topics_to_relations
+from raypipe.local.demand import Demand
 from raypipe.local.inline import Executor, InlineExecutor
+from raypipe.local.stateful import StatefulExecutor
 from raypipe.log import open_existing_log
 from raypipe.model import Cut, SinkTable
 from raypipe.plan.model import Plan
-from raypipe.steps import Flow
+from raypipe.steps import Flow, Needs
 
 # From this many bytes on, starting a Ray Data execution (0.1 to 2 s) costs less than its parallelism gains.
 RAY_DATA_BYTES = 128 << 20
@@ -36,17 +39,39 @@ class ConsumerActor:
         self._plan = plan
         self._units = units
         self._relations = topics_to_relations(plan, units.values())
-        self._wanted = tuple({table.relation: None for tables in units.values() for table in tables})
+        self._demand = Demand.of(plan)
+        self._streamed = tuple(
+            sorted(self._demand.streamed({table.relation for tables in units.values() for table in tables}))
+        )
         self._threshold = float(plan.limits.get("ray_data_bytes", RAY_DATA_BYTES))
         self._stopping = threading.Event()
         self._local = threading.local()  # log and steps belong to the thread that carries
 
     def carry(
-        self, sinks: Mapping[str, Any], generations: Mapping[str, int], after: Cut | None, upto: Cut
+        self,
+        sinks: Mapping[str, Any],
+        generations: Mapping[str, int],
+        after: Cut | None,
+        upto: Cut,
+        state: Any,
+        needs: Needs,
     ) -> EpochOutcome:
-        """Carries sinks (actor handles by name) from ``after`` to ``upto``."""
+        """Carries sinks from ``after`` to ``upto``.
+
+        Args:
+            sinks: Actor handles by name.
+            generations: Of each.
+            after: See ``Epoch``.
+            upto: See ``Epoch``.
+            state: Handle of the state actor; None without stateful steps.
+            needs: What the sinks need of it.
+        """
+        executor = self._executor(upto.bytes - (after.bytes if after is not None else 0))
+        if needs.wanted:
+            wanted = frozenset(table.relation for name in sinks for table in self._units[name])
+            executor = StatefulExecutor(executor, RemoteState(state).begin, self._demand.inputs, wanted, needs)
         return carry(
-            executor=self._executor(upto.bytes - (after.bytes if after is not None else 0)),
+            executor=executor,
             sinks={name: RemoteSink(actor, name, self._units[name]) for name, actor in sinks.items()},
             generations=generations,
             after=after,
@@ -62,7 +87,7 @@ class ConsumerActor:
     def _executor(self, size_bytes: int) -> Executor:
         if not hasattr(self._local, "log"):
             self._local.log = open_existing_log(self._plan.log, pipeline=self._plan.pipeline)
-            self._local.flow = Flow(self._plan, self._wanted)
+            self._local.flow = Flow(self._plan, self._streamed)
         if size_bytes >= self._threshold:
-            return RayDataExecutor(self._plan, self._local.log, self._relations, self._wanted)
+            return RayDataExecutor(self._plan, self._local.log, self._relations, self._streamed)
         return InlineExecutor(self._local.log, self._local.flow, self._relations)

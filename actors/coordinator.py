@@ -21,11 +21,13 @@ class CoordinatorActor:
     Args:
         plan: What to run.
         token: Part of the actors' names.
+        node: Where the run was started.
     """
 
-    def __init__(self, plan: Plan, token: str) -> None:
+    def __init__(self, plan: Plan, token: str, node: str) -> None:
         self._plan = plan
         self._token = token
+        self._node = node
         self._status = Status(pipeline=plan.pipeline, runner="ray")
         self._stop = threading.Event()
         self._metrics = RunMetrics(plan.pipeline)
@@ -34,7 +36,7 @@ class CoordinatorActor:
         """Runs to the end; see ``Conductor.run``."""
         log = open_log(self._plan.log, pipeline=self._plan.pipeline)
         try:
-            crew = RayCrew(plan=self._plan, log=log, token=self._token)
+            crew = RayCrew(plan=self._plan, log=log, token=self._token, node=self._node)
             conductor = Conductor(
                 plan=self._plan,
                 log=log,

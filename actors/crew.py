@@ -11,11 +11,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.asking import ActorLost, answer, start
+from actors.asking import ActorLost, answer, start, start_on
 from actors.consumer import ConsumerActor
 from actors.reader import ReaderActor
 from actors.sink import SinkActor
+from actors.state import StateActor
 from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload
+from raypipe.local.crew import state_lost
+from raypipe.local.demand import Demand
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sinks import open_sinks
@@ -33,11 +36,13 @@ class RayCrew:
         plan: What to run.
         log: Of the conductor's thread; used to renew claims of readers that start again.
         token: Part of the actors' names, so that two runs on one cluster do not meet.
+        node: Where the run was started, and where its state is.
     """
 
-    def __init__(self, *, plan: Plan, log: Log, token: str) -> None:
+    def __init__(self, *, plan: Plan, log: Log, token: str, node: str) -> None:
         self._plan = plan
         self._log = log
+        self._node = node
         self._prefix = f"{plan.pipeline}/{token}"
         self._units: dict[str, tuple[SinkTable, ...]] = {}
         self._sink_plans: dict[str, SinkPlan] = {}
@@ -46,6 +51,10 @@ class RayCrew:
                 self._units[sink.name] = sink.tables
                 self._sink_plans[sink.name] = sink_plan
         self._generations: dict[str, int] = {}
+        self._held: dict[str, Committed] = {}
+        self._demand = Demand.of(plan)
+        self._lineage: str | None = None  # of the state that the sinks' tables say they are views of
+        self._keeping: Any = None
         self._readers: dict[str, _ReaderHandle] = {}
         self._claim: Claim | None = None
         self._resting = True
@@ -53,6 +62,7 @@ class RayCrew:
         # All at once: a process takes a second to start, and they start side by side.
         self._sinks: dict[str, Any] = {name: self._start_sink(name) for name in self._units}
         self._consumer: Any = self._start_consumer()
+        self._state: Any = self._start_state() if self._demand else None
 
     def sinks(self) -> dict[str, tuple[SinkTable, ...]]:
         """Units of commit and their tables."""
@@ -60,6 +70,8 @@ class RayCrew:
 
     def open_sink(self, name: str, claim: Claim) -> Committed:
         """Opens a sink, in a new actor if the old one died."""
+        if self._demand:
+            self._stand_by(self._open_state(claim))
         self._generations[name] = claim.generation
         self._resting = False
         try:
@@ -70,12 +82,56 @@ class RayCrew:
         self._sinks[name] = self._start_sink(name)
         return self._ask_to_open(name, claim)
 
+    def _open_state(self, claim: Claim) -> str:
+        """Opens the state, in a new actor if the old one died; returns its lineage."""
+        try:
+            if self._state is not None:
+                return str(self._ask_state("open", claim.generation))
+        except ActorLost:
+            self._lose_state()
+        self._state = self._start_state()
+        return str(self._ask_state("open", claim.generation))
+
+    def _stand_by(self, lineage: str) -> None:
+        if lineage == self._lineage:
+            return
+        if self._lineage is not None:
+            raise state_lost()
+        self._lineage = lineage
+        plans = {plan.name: plan for plan in self._demand.planned(lineage).sinks}
+        self._sink_plans = {unit: plans[plan.name] for unit, plan in self._sink_plans.items()}
+
     def fits(self) -> bool:
-        """There is no state."""
-        return True
+        """Whether the state fits what the sinks hold."""
+        if not self._demand:
+            return True
+        try:
+            if self._ask_state("fits", self._cuts()):
+                return True
+        except ActorLost:
+            self._lose_state()
+            raise
+        self._lineage = None
+        return False
 
     def keep(self, cuts: Collection[int]) -> None:
-        """There is no state."""
+        """Passes it on to the state, unless the last time is not answered yet."""
+        if self._state is not None and (self._keeping is None or ray.wait([self._keeping], timeout=0)[0]):
+            self._keeping = self._state.keep.remote(set(cuts))
+
+    def _cuts(self) -> list[Cut | None]:
+        """Of the sinks that stateful steps feed."""
+        return [held.cut for name, held in self._held.items() if self._demand.feeds(self._units[name])]
+
+    def _ask_state(self, method: str, *arguments: object) -> Any:
+        return answer(getattr(self._state, method).remote(*arguments), "The state")
+
+    def _lose_state(self) -> None:
+        self._kill(self._state)
+        self._state = self._keeping = None
+
+    def _start_state(self) -> Any:
+        return start_on(self._node, StateActor, self._name("state"), self._plan, self._log.identity)
 
     def _start_sink(self, name: str) -> Any:
         return start(SinkActor, self._name(f"sink:{name}"), self._sink_plans[name], self._plan.pipeline, name)
@@ -84,7 +140,9 @@ class RayCrew:
         return start(ConsumerActor, self._name("consumer"), self._plan, self._units)
 
     def _ask_to_open(self, name: str, claim: Claim) -> Committed:
-        committed: Committed = answer(self._sinks[name].open.remote(claim.generation), f"Sink {name}")
+        opening = self._sinks[name].open.remote(claim.generation, self._sink_plans[name])
+        committed: Committed = answer(opening, f"Sink {name}")
+        self._held[name] = committed
         return committed
 
     def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
@@ -125,7 +183,8 @@ class RayCrew:
             self._consumer = self._start_consumer()
         actors = {name: self._sinks[name] for name in sinks}
         generations = {name: self._generations[name] for name in sinks}
-        reference = self._consumer.carry.remote(actors, generations, after, upto)
+        needs = self._demand.needs([(self._held[name], self._units[name]) for name in sinks], self._cuts())
+        reference = self._consumer.carry.remote(actors, generations, after, upto, self._state, needs)
         try:
             while not ray.wait([reference], timeout=LOOK_S)[0]:
                 if not keep_going():
@@ -136,6 +195,7 @@ class RayCrew:
             self._kill(self._consumer)
             self._consumer = None
             raise
+        self._held.update(outcome.committed)
         return outcome
 
     def rest(self) -> None:
@@ -150,14 +210,17 @@ class RayCrew:
         """Lets every actor end what it has in hand, then ends it."""
         ending = [handle.actor.stop.remote() for handle in self._readers.values()]
         ending += [actor.close.remote() for actor in self._sinks.values()]
+        if self._state is not None:
+            ending.append(self._state.close.remote())
         if ending:
             with suppress(RayError):
                 ray.wait(ending, num_returns=len(ending), timeout=CLOSE_S)
         actors = [handle.actor for handle in self._readers.values()] + list(self._sinks.values())
-        for actor in [*actors, *([self._consumer] if self._consumer is not None else [])]:
+        actors += [actor for actor in (self._consumer, self._state) if actor is not None]
+        for actor in actors:
             self._kill(actor)
         self._sinks.clear()
-        self._consumer = None
+        self._consumer = self._state = None
         self._readers = {name: handle.ended() for name, handle in self._readers.items()}
 
     def _name(self, role: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -20,11 +21,13 @@ import raypipe
 from actors.asking import ActorLost, answer, start
 from actors.coordinator import CoordinatorActor
 from raypipe.engine.status import HEARTBEAT_S, Status
-from raypipe.errors import SqlError, Unavailable
+from raypipe.errors import StateLost, Unavailable
 from raypipe.local.conductor import Until
+from raypipe.local.run import MOST_LOSSES
 from raypipe.local.teller import Observer
 from raypipe.plan.model import Plan
-from raypipe.plan.views import ViewPlan
+
+logger = logging.getLogger(__name__)
 
 NAMESPACE = "raypipe"
 # Ray gathers up to 100 objects that nobody needs for up to a second before it frees them: by then an epoch has touched
@@ -58,10 +61,8 @@ def run_on_ray(
     Raises:
         Fenced: a later run took over.
         Unavailable: the cluster cannot be reached, or the coordinator kept dying.
-        SqlError: a step is stateful.
         RaypipeError: what no retry could mend.
     """
-    _refuse_state(plan)
     stop = stop or Event()
     not_begun = Status(pipeline=plan.pipeline, runner="ray", state="stopped")
     if stop.is_set():
@@ -78,15 +79,6 @@ def run_on_ray(
     finally:
         if started:
             ray.shutdown()
-
-
-def _refuse_state(plan: Plan) -> None:
-    stateful = [step.name for step in plan.steps if isinstance(step, ViewPlan)]
-    if stateful:
-        raise SqlError(
-            f"Stateful steps (joins, aggregates, windows) run in one process only so far: {', '.join(stateful)}.",
-            remedy="Run the pipeline with --local.",
-        )
 
 
 def connect(address: str | None) -> bool:
@@ -161,11 +153,12 @@ def _shipped() -> dict[str, Any]:
 
 
 def _watch(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
-    deaths = 0
+    deaths = losses = 0
     began = time.monotonic()
     while True:
         token = uuid.uuid4().hex[:6]
-        coordinator = start(CoordinatorActor, f"{plan.pipeline}/{token}/coordinator", plan, token)
+        node = ray.get_runtime_context().get_node_id()
+        coordinator = start(CoordinatorActor, f"{plan.pipeline}/{token}/coordinator", plan, token, node)
         left = until if isinstance(until, str) else max(0.0, until - (time.monotonic() - began))
         ending = coordinator.run.remote(left)
         try:
@@ -178,6 +171,12 @@ def _watch(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
             status: Status = answer(ending, "The coordinator")
             observer(status)
             return status
+        except StateLost as error:
+            ray.kill(coordinator)
+            losses += 1
+            if losses >= MOST_LOSSES or stop.is_set():
+                raise
+            logger.warning("state was lost; the run begins anew", extra={"error": str(error)})
         except ActorLost as lost:
             ray.kill(coordinator)
             deaths += 1

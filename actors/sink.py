@@ -22,13 +22,28 @@ class SinkActor:
     """Hosts one ``Sink``; started again by the crew, with a new generation, never by Ray."""
 
     def __init__(self, plan: SinkPlan, pipeline: str, unit: str) -> None:
-        self._sink = next(sink for sink in open_sinks(plan, pipeline) if sink.name == unit)
+        self._pipeline = pipeline
+        self._unit = unit
+        self._made_of(plan)
 
-    def open(self, generation: int) -> Committed:
-        """See ``Sink.open``."""
+    def open(self, generation: int, plan: SinkPlan) -> Committed:
+        """See ``Sink.open``.
+
+        Args:
+            generation: Likewise.
+            plan: Of the sink, whose tables may have become views of another state.
+        """
         with suppress(RaypipeError):
             self._sink.abort()
+        if plan != self._plan:
+            with suppress(RaypipeError):
+                self._sink.close()
+            self._made_of(plan)
         return self._sink.open(generation)
+
+    def _made_of(self, plan: SinkPlan) -> None:
+        self._plan = plan
+        self._sink = next(sink for sink in open_sinks(plan, self._pipeline) if sink.name == self._unit)
 
     def begin(self, epoch: Epoch) -> None:
         """See ``Sink.begin``."""

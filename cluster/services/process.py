@@ -138,8 +138,12 @@ class ServerProcess:
         self._pid_file.unlink(missing_ok=True)
 
     def pause(self) -> None:
-        """Stops the server and its children from running, with all their connections open (SIGSTOP)."""
-        self._signal_all(signal.SIGSTOP)
+        """Stops the server and its children with all their connections open (SIGSTOP); when it returns, none runs."""
+        deadline = time.monotonic() + 10.0
+        for one in self._signal_all(signal.SIGSTOP):
+            with suppress(psutil.Error):
+                while one.status() != psutil.STATUS_STOPPED and time.monotonic() < deadline:
+                    time.sleep(0.001)
 
     def resume(self) -> None:
         """Lets a paused server run on (SIGCONT)."""
@@ -149,13 +153,15 @@ class ServerProcess:
     def _pid_file(self) -> Path:
         return self.folder / PID_FILE
 
-    def _signal_all(self, which: signal.Signals) -> None:
+    def _signal_all(self, which: signal.Signals) -> list[psutil.Process]:
         process = self._process()
         if process is None:
             raise ServiceError(f"{self.name} does not run.")
-        for one in self._tree(process):
+        tree = self._tree(process)
+        for one in tree:
             with suppress(psutil.Error):
                 one.send_signal(which)
+        return tree
 
     def _process(self) -> psutil.Process | None:
         """The running server; None if it ended, or if its number belongs to another process by now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raypipe.plan.views import Bilinear, Keyed, Linear, Operator, Scan, Union, ViewPlan
+from raypipe.plan.views import Algebraic, Bilinear, Keyed, Linear, Operator, Scan, Union, ViewPlan
 
 
 def operators(step: ViewPlan) -> list[dict[str, str]]:
@@ -30,6 +30,8 @@ def _what(operator: Operator, short: dict[str, str]) -> str:
             return f"columns of {inputs}" if operator.renames else f"expressions and conditions over {inputs}"
         case Bilinear():
             return f"inner join of {inputs}" + (f" by {_columns(operator.left_key)}" if operator.left_key else "")
+        case Algebraic():
+            return f"group over {inputs}" + (f" by {_columns(operator.key)}" if operator.key else "")
         case Keyed():
             key = next((read.key for read in operator.reads if read.key), None)
             return f"{operator.what} over {inputs}" + (f" by {_columns(key)}" if key else "")
@@ -39,6 +41,8 @@ def _keeps(operator: Operator) -> str:
     match operator:
         case Bilinear():
             return "keeps both sides"
+        case Algebraic():
+            return "keeps its input and its sums" if operator.extremes else "keeps its sums"
         case Keyed():
             return "keeps its input and its result"
     return ""
@@ -48,6 +52,8 @@ def _costs(operator: Operator) -> str:
     match operator:
         case Bilinear():
             return "costs the changes and their matches" if operator.left_key else "costs the changes times all rows"
+        case Algebraic():
+            return "costs the changes" + (", and the rows of a group that loses its extreme" * operator.extremes)
         case Keyed(constant=True):
             return "computed again from all rows at every change"
         case Keyed():

@@ -69,9 +69,9 @@ class StopSignals:
             if self.received is not None:
                 _end(number)
             self.received = number
-            # Not print: the main thread may be in the middle of one.
-            os.write(2, b"\nraypipe: ending the run cleanly; once more ends it at once.\n")
             self.stop.set()
+            # Not print: the main thread may be in the middle of one. Last, as nobody may be reading.
+            os.write(2, b"\nraypipe: ending the run cleanly; once more ends it at once.\n")
 
 
 def _end(number: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from threading import Event
 
 from raypipe import faults
@@ -125,17 +125,30 @@ class Conductor:
                 self._stop.wait(backoff.retry_at - now)
 
     def _start(self) -> None:
-        opened = self._open_all()
-        if opened is not None and not self._crew.fits():
-            for sink in opened:
-                self._coordinator.reopen(sink)
+        while True:
             opened = self._open_all()
-        if opened is None:
-            return
+            if opened is None:
+                return
+            if self._fits(opened):
+                break
         reload = tables_to_reload(self._plan, self._crew.sinks(), opened, self._log.load_begins)
         if reload:
             logger.info("tables will be loaded again", extra={"tables": [each.table for each in reload]})
         self._crew.start_readers(self._ownership.renewed(), reload)
+
+    def _fits(self, opened: Collection[str]) -> bool:
+        """Whether the state fits the sinks; if not, all of them are to be opened again."""
+        try:
+            if self._crew.fits():
+                return True
+        except RaypipeError as error:
+            now = time.monotonic()
+            for sink in opened:
+                self._failed(sink, error, now)
+            return False
+        for sink in opened:
+            self._coordinator.reopen(sink)
+        return False
 
     def _open_all(self) -> dict[str, Committed] | None:
         """Opens every sink, however long it takes; None if the run shall end."""

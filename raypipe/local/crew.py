@@ -7,11 +7,12 @@ from contextlib import suppress
 from functools import partial
 
 from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source
-from raypipe.errors import RaypipeError
+from raypipe.errors import RaypipeError, StateLost
 from raypipe.local.carry import carry
+from raypipe.local.demand import Demand
 from raypipe.local.inline import Executor, InlineExecutor, Steps
 from raypipe.local.reader import Reader
-from raypipe.local.stateful import Stateful
+from raypipe.local.stateful import Stateful, StatefulExecutor
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
 
@@ -24,7 +25,8 @@ class LocalCrew:
         log: Of the conductor's thread.
         steps: To run on every batch.
         open_sinks: Makes the sinks of a plan, not open.
-        stateful: Steps to run on every epoch.
+        demand: What the sinks want of stateful steps.
+        stateful: Those; None if nobody wants any.
         open_log: Makes a log object for a reader's thread.
         open_source: Makes the source of an instance.
     """
@@ -36,17 +38,19 @@ class LocalCrew:
         log: Log,
         steps: Steps,
         open_sinks: Callable[[Plan], Iterable[Sink]],
-        stateful: Stateful,
+        demand: Demand,
+        stateful: Stateful | None,
         open_log: Callable[[], Log],
         open_source: Callable[[str], Source],
     ) -> None:
         self._plan = plan
         self._log = log
         self._steps = steps
+        self._demand = demand
         self._stateful = stateful
         self._open_sinks = open_sinks
         self._sinks = {sink.name: sink for sink in open_sinks(plan)}
-        self._stands_by_state = not stateful.needed  # the sinks' tables name the state that they are views of
+        self._lineage: str | None = None  # of the state that the sinks' tables say they are views of
         self._held: dict[str, Committed] = {}
         self._generations: dict[str, int] = {}
         self._open_log = open_log
@@ -61,9 +65,8 @@ class LocalCrew:
 
     def open_sink(self, name: str, claim: Claim) -> Committed:
         """Opens a sink, or again."""
-        self._stateful.open(claim.generation)
-        if not self._stands_by_state:
-            self._make_sinks_again()
+        if self._stateful is not None:
+            self._stand_by(self._stateful.open(claim.generation))
         with suppress(RaypipeError):
             self._sinks[name].abort()
         self._generations[name] = claim.generation
@@ -71,27 +74,32 @@ class LocalCrew:
         self._held[name] = self._sinks[name].open(claim.generation)
         return self._held[name]
 
-    def _make_sinks_again(self) -> None:
+    def _stand_by(self, lineage: str) -> None:
+        if lineage == self._lineage:
+            return
+        if self._lineage is not None:
+            raise state_lost()
+        self._lineage = lineage
         for sink in self._sinks.values():
             with suppress(RaypipeError):
                 sink.close()
-        self._sinks = {sink.name: sink for sink in self._open_sinks(self._stateful.planned())}
-        self._stands_by_state = True
+        self._sinks = {sink.name: sink for sink in self._open_sinks(self._demand.planned(lineage))}
 
     def fits(self) -> bool:
         """Whether the state fits what the sinks hold."""
-        if not self._stateful.needed or self._stateful.fits(self._cuts()):
+        if self._stateful is None or self._stateful.fits(self._cuts()):
             return True
-        self._make_sinks_again()
+        self._lineage = None
         return False
 
     def _cuts(self) -> list[Cut | None]:
         """Of the sinks that stateful steps feed."""
-        return [held.cut for name, held in self._held.items() if self._stateful.feeds(self._sinks[name].tables)]
+        return [held.cut for name, held in self._held.items() if self._demand.feeds(self._sinks[name].tables)]
 
     def keep(self, cuts: Collection[int]) -> None:
         """Passes it on to the state."""
-        self._stateful.keep(cuts)
+        if self._stateful is not None:
+            self._stateful.keep(cuts)
 
     def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts one thread for each instance."""
@@ -121,10 +129,10 @@ class LocalCrew:
         """Carries an epoch in the calling thread."""
         self._resting = False
         executor: Executor = InlineExecutor(self._log, self._steps, self._relations)
-        if self._stateful.needed:
-            held = [(self._held[name], self._sinks[name].tables) for name in sinks]
-            lowest = min(self._cuts(), key=lambda cut: cut.number if cut is not None else 0, default=None)
-            executor = self._stateful.executor(executor, held, lowest)
+        needs = self._demand.needs([(self._held[name], self._sinks[name].tables) for name in sinks], self._cuts())
+        if self._stateful is not None and needs.wanted:
+            wanted = frozenset(table.relation for name in sinks for table in self._sinks[name].tables)
+            executor = StatefulExecutor(executor, self._stateful.begin, self._demand.inputs, wanted, needs)
         outcome = carry(
             executor=executor,
             sinks={name: self._sinks[name] for name in sinks},
@@ -150,6 +158,14 @@ class LocalCrew:
         for sink in self._sinks.values():
             with suppress(RaypipeError):
                 sink.close()
+
+
+def state_lost() -> StateLost:
+    """What to say when the state that sinks are views of is another one, or none, while a run is at work."""
+    return StateLost(
+        "The state of the stateful steps was lost while the run was at work.",
+        remedy="Run again: what depends on it is loaded anew.",
+    )
 
 
 def topics_to_relations(plan: Plan, units: Iterable[tuple[SinkTable, ...]]) -> Mapping[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from threading import Event
 
 from raypipe.engine.status import Status
+from raypipe.errors import StateLost
 from raypipe.local.conductor import Conductor, Until
 from raypipe.local.crew import LocalCrew
+from raypipe.local.demand import Demand
 from raypipe.local.stateful import Stateful
 from raypipe.local.teller import Observer
 from raypipe.log import open_existing_log, open_log
@@ -14,6 +17,11 @@ from raypipe.plan.model import Plan
 from raypipe.sinks import open_sinks
 from raypipe.sources import open_instance
 from raypipe.steps import Flow
+
+logger = logging.getLogger(__name__)
+
+# State that is lost so often in one run has a disk that does not keep it.
+MOST_LOSSES = 3
 
 
 def run_local(
@@ -34,25 +42,37 @@ def run_local(
         Fenced: a later run took over.
         RaypipeError: what no retry could mend.
     """
+    losses = 0
+    while True:
+        try:
+            return _run(plan, until, observer, stop or Event())
+        except StateLost as error:
+            losses += 1
+            if losses >= MOST_LOSSES:
+                raise
+            logger.warning("state was lost; the run begins anew", extra={"error": str(error)})
+
+
+def _run(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
     log = open_log(plan.log, pipeline=plan.pipeline)
-    relations = {table.relation for sink in plan.sinks for table in sink.tables}
-    stateful = Stateful(plan, relations, log.identity)
-    flow = Flow(plan, stateful.streamed(relations))
+    demand = Demand.of(plan)
+    stateful = Stateful(plan, demand, log.identity) if demand else None
+    flow = Flow(plan, demand.streamed({table.relation for sink in plan.sinks for table in sink.tables}))
     try:
         crew = LocalCrew(
             plan=plan,
             log=log,
             steps=flow,
             open_sinks=lambda planned: [unit for sink in planned.sinks for unit in open_sinks(sink, plan.pipeline)],
+            demand=demand,
             stateful=stateful,
             open_log=lambda: open_existing_log(plan.log, pipeline=plan.pipeline),
             open_source=lambda name: open_instance(plan, name),
         )
-        conductor = Conductor(
-            plan=plan, log=log, crew=crew, until=until, observer=observer, stop=stop or Event(), runner="local"
-        )
+        conductor = Conductor(plan=plan, log=log, crew=crew, until=until, observer=observer, stop=stop, runner="local")
         return conductor.run()
     finally:
-        stateful.close()
+        if stateful is not None:
+            stateful.close()
         flow.close()
         log.close()

@@ -1,55 +1,69 @@
-"""Stateful steps in a run: where their state lies, for which cuts it is kept, and what they make of an epoch."""
+"""The state of a run's stateful steps: where it lies, for which cuts it is kept, and what it makes of an epoch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from hashlib import sha256
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from raypipe import faults
-from raypipe.errors import InvariantBroken, OutcomeUnknown, Unavailable
+from raypipe.errors import InvariantBroken, OutcomeUnknown, StateLost, Unavailable
+from raypipe.local.demand import Demand
 from raypipe.local.entered import enter, entered
 from raypipe.local.inline import Executor
-from raypipe.model import ChangeBatch, Committed, Cut, SinkTable
+from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.state import Limits, Store
-from raypipe.steps import Needs, Views, stateful_relations
+from raypipe.steps import Needs, Views
+
+Output = tuple[str, ChangeBatch]
+
+
+class StateEpoch(Protocol):
+    """An epoch of all stateful steps: ``feed`` any number of times, then ``finish``."""
+
+    def feed(self, relation: str, batch: ChangeBatch) -> None:
+        """Takes changes of an input, in the order of the log."""
+        ...
+
+    def finish(self) -> Iterator[Output]:
+        """Yields (relation, changes), then makes the state of the epoch's end durable."""
+        ...
+
+    def abort(self) -> None:
+        """Throws the epoch away; nothing after ``finish``."""
+        ...
+
+
+# Begins an epoch: from which cut, to which, and what its sinks need.
+Begin = Callable[[Cut | None, Cut, Needs], StateEpoch]
 
 
 class Stateful:
-    """The stateful steps of a run and their state. Used by one thread.
+    """The state of stateful steps, and the steps. Used by one thread.
 
     Args:
         plan: What runs.
-        wanted: Relations that sinks are fed from.
+        demand: What its sinks want.
         identity: Of the log: state of another log means nothing.
     """
 
-    def __init__(self, plan: Plan, wanted: Collection[str], identity: str) -> None:
+    def __init__(self, plan: Plan, demand: Demand, identity: str) -> None:
         self._plan = plan
         self._identity = identity
-        self._below = stateful_relations(plan)
-        self._views = Views(plan, wanted)
+        self._views = Views(plan, demand.relations)
         self._store: Store | None = None
 
-    @property
-    def needed(self) -> bool:
-        """Whether a sink is fed by a stateful step at all."""
-        return bool(self._views.relations)
+    def open(self, generation: int) -> str:
+        """Takes the state over, if it is not open; returns its lineage.
 
-    def streamed(self, wanted: Collection[str]) -> set[str]:
-        """What must be made of the log batch by batch: what sinks want, and what stateful steps read."""
-        return (set(wanted) - self._below) | self._views.inputs
-
-    def feeds(self, tables: Iterable[SinkTable]) -> frozenset[str]:
-        """Relations that come from stateful steps, among those that feed some tables."""
-        return frozenset(table.relation for table in tables) & self._below
-
-    def open(self, generation: int) -> None:
-        """Takes the state over, if it is not open."""
-        if self._store is None and self.needed:
+        Raises:
+            Fenced: a later run has it.
+            Unavailable: its disk does not answer.
+        """
+        if self._store is None:
             folder = Path(self._plan.state)
             names = [trace.name for trace in self._views.traces]
             came = enter(folder, names)
@@ -64,24 +78,11 @@ class Stateful:
                 # Another run dropped them meanwhile: what sinks hold of them cannot be gone on from.
                 self._store.reset()
             entered(folder, names)
-
-    def planned(self) -> Plan:
-        """The plan, in which tables fed by stateful steps are also views of this state: without it they are stale."""
-        lineage = self.store().lineage
-        sinks = tuple(
-            replace(sink, tables=tuple(self._of_this_state(table, lineage) for table in sink.tables))
-            for sink in self._plan.sinks
-        )
-        return replace(self._plan, sinks=sinks)
-
-    def _of_this_state(self, table: SinkTable, lineage: str) -> SinkTable:
-        if table.relation not in self._below:
-            return table
-        return replace(table, view=sha256(f"{table.view} {lineage}".encode()).hexdigest()[:32])
+        return self._store.lineage
 
     def fits(self, cuts: Iterable[Cut | None]) -> bool:
         """Whether some sink can go on from what is kept, or nothing is kept; if not, the state is emptied."""
-        store = self.store()
+        store = self._opened()
         versions = store.versions()
         if not versions or any(cut is not None and cut.number in versions for cut in cuts):
             return True
@@ -93,58 +94,90 @@ class Stateful:
         if self._store is not None:
             self._store.keep(cuts)
 
-    def kept(self) -> tuple[int, ...]:
-        """Cuts whose state is kept."""
-        return self._store.versions() if self._store is not None else ()
-
-    def executor(
-        self, inner: Executor, held: Sequence[tuple[Committed, Sequence[SinkTable]]], lowest: Cut | None
-    ) -> Executor:
-        """An executor that adds what stateful steps make for the sinks of an epoch, if they are fed by any.
+    def begin(self, after: Cut | None, upto: Cut, needs: Needs) -> StateEpoch:
+        """Starts an epoch.
 
         Args:
-            inner: Makes ``streamed`` relations.
-            held: What each sink of the epoch holds, and its tables.
-            lowest: Cut of the sink furthest behind of all that are fed by stateful steps.
-        """
-        relations = frozenset(table.relation for _, tables in held for table in tables)
-        awaited = frozenset(
-            table.relation
-            for committed, tables in held
-            for table in tables
-            if table.relation in self._below
-            and (table.name not in committed.tables or committed.tables[table.name].awaiting)
-        )
-        behind = min((_number(committed.cut) for committed, _ in held), default=0)
-        needs = Needs(wanted=relations & self._below, awaited=awaited, lowest=behind <= _number(lowest))
-        return _StatefulExecutor(inner, self._views, self, relations, needs) if needs.wanted else inner
+            after: Cut that the sinks hold.
+            upto: Cut that they will hold.
+            needs: What they need.
 
-    def drop(self) -> None:
-        """Lets go of a state that failed; ``open`` takes it up again as it is then."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        Raises:
+            StateLost: there is no state to go on from, and the sinks need it.
+        """
+        with self._mended():
+            return _Guarded(self._views.begin(self._opened(), after, upto, needs), self)
 
     def close(self) -> None:
         """Ends steps and state; idempotent."""
         self._views.close()
+        self._drop()
+
+    @contextmanager
+    def _mended(self) -> Iterator[None]:
+        """After a failure of its disk the state is opened again, as it is then; damaged state is begun anew."""
+        try:
+            yield
+        except (Unavailable, OutcomeUnknown):
+            self._drop()
+            raise
+        except StateLost as error:
+            if error.fields.get("damaged"):
+                self._opened().reset()
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
         if self._store is not None:
             self._store.close()
+            self._store = None
 
-    def store(self) -> Store:
-        """The state."""
+    def _opened(self) -> Store:
         if self._store is None:
             raise InvariantBroken("The state is not open.")
         return self._store
 
 
-class _StatefulExecutor:
-    """See ``Executor``."""
+class _Guarded:
+    """An epoch whose failures the state is mended after."""
 
-    def __init__(self, inner: Executor, views: Views, stateful: Stateful, wanted: frozenset[str], needs: Needs) -> None:
+    def __init__(self, epoch: StateEpoch, state: Stateful) -> None:
+        self._epoch = epoch
+        self._state = state
+
+    def feed(self, relation: str, batch: ChangeBatch) -> None:
+        """See ``StateEpoch``."""
+        self._epoch.feed(relation, batch)
+
+    def finish(self) -> Iterator[Output]:
+        """See ``StateEpoch``."""
+        with self._state._mended():
+            faults.point("epoch.views.before")
+            yield from self._epoch.finish()
+            faults.point("epoch.views.after")
+
+    def abort(self) -> None:
+        """See ``StateEpoch``."""
+        self._epoch.abort()
+
+
+class StatefulExecutor:
+    """An executor that adds what stateful steps make for the sinks of an epoch.
+
+    Args:
+        inner: Makes what is streamed.
+        begin: Begins an epoch of the state, wherever that is.
+        inputs: Relations that the state takes.
+        wanted: Relations that the sinks take.
+        needs: What they need of the state.
+    """
+
+    def __init__(
+        self, inner: Executor, begin: Begin, inputs: frozenset[str], wanted: frozenset[str], needs: Needs
+    ) -> None:
         self._inner = inner
-        self._views = views
-        self._stateful = stateful
+        self._begin = begin
+        self._inputs = inputs
         self._wanted = wanted
         self._needs = needs
         self._seconds = 0.0
@@ -160,20 +193,19 @@ class _StatefulExecutor:
         """See ``Executor``."""
         return {**self._inner.seconds, "views": self._seconds}
 
-    def outputs(self, after: Cut | None, upto: Cut) -> Iterator[tuple[str, ChangeBatch] | None]:
+    def outputs(self, after: Cut | None, upto: Cut) -> Iterator[Output | None]:
         """What the inner executor makes, then what the stateful steps make of it; then their state is durable."""
-        epoch = self._views.begin(self._stateful.store(), after, upto, self._needs)
+        epoch = self._begin(after, upto, self._needs)
         try:
             for output in self._inner.outputs(after, upto):
                 if output is None:
                     yield None
                     continue
                 relation, batch = output
-                if relation in self._views.inputs:
+                if relation in self._inputs:
                     epoch.feed(relation, batch)
                 yield output if relation in self._wanted else None
             yield None
-            faults.point("epoch.views.before")
             made = epoch.finish()
             while True:
                 began = time.perf_counter()
@@ -182,13 +214,5 @@ class _StatefulExecutor:
                 if output is None:
                     break
                 yield output
-            faults.point("epoch.views.after")
-        except (Unavailable, OutcomeUnknown):
-            self._stateful.drop()  # maybe it was the state's disk; what it holds is read again in any case
-            raise
         finally:
             epoch.abort()
-
-
-def _number(cut: Cut | None) -> int:
-    return cut.number if cut is not None else 0

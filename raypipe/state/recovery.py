@@ -33,11 +33,13 @@ def recover(folder: Folder, *, generation: int, identity: str, traces: Mapping[s
         return held
     except OSError as error:
         raise Unavailable(f"The state in {place} cannot be read.", cause=error) from error
+    if manifest.identity != identity:
+        return held  # of something else, whose generations mean nothing here
     if manifest.generation > generation and not faults.armed("mutant.no_fence"):
         raise fenced(folder)
     shared = manifest.traces.keys() & traces.keys()
     alike = all(_same_shape(manifest.traces[name], traces[name]) for name in shared)
-    if manifest.identity != identity or not alike:
+    if not alike:
         return held
     runs = _runs(manifest, folder, {name: traces[name] for name in shared}, held)
     for version in manifest.versions:

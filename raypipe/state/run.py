@@ -96,6 +96,7 @@ class Stored:
             f" ({why}).",
             remedy="It is rebuilt from the log or from a new snapshot.",
             trace=self._trace,
+            damaged=True,
         )
 
 

@@ -211,6 +211,14 @@ def expected(relation: str, state: State) -> dict[object, tuple[object, ...]]:
         accounts = {(0, row[0]): (0, row[0], "account", row[2]) for row in state.accounts.values()}
         transfers = {(1, row[0]): (1, row[0], "transfer", row[3]) for row in state.transfers.values()}
         return {**accounts, **transfers}
+    if relation in ("received", "standing"):
+        sums: dict[int, list[int]] = {}
+        for row in state.transfers.values():
+            sums.setdefault(int(str(row[2])), []).append(int(str(row[3])))
+        if relation == "received":
+            return {id_: (id_, len(each), sum(each)) for id_, each in sums.items()}
+        largest = {id_: max(each) for id_, each in sums.items()}
+        return {row[0]: (row[0], row[1], largest.get(int(str(row[0])))) for row in state.accounts.values()}
     raise AssertionError(relation)
 
 
@@ -237,6 +245,22 @@ LAKE = """\
       history: {from: bank.accounts, mode: history}
       rich: {from: rich}
 """
+# Stateful steps, and a store for them beside the others.
+VIEWS = """\
+  received:
+    sql: SELECT target AS id, count(*) AS n, sum(amount)::BIGINT AS amount FROM bank.transfers GROUP BY target
+  standing:
+    sql: |
+      SELECT a.id, a.owner, max(t.amount) AS largest
+      FROM bank.accounts a LEFT JOIN bank.transfers t ON t.target = a.id GROUP BY a.id, a.owner
+"""
+VIEW_SINK = """\
+  views:
+    url: "duckdb:///views.duckdb"
+    tables:
+      received: {from: received}
+      standing: {from: standing}
+"""
 ALL_SINKS = (
     """\
   warehouse:
@@ -261,12 +285,14 @@ def write_pipeline(
     sinks: str = ALL_SINKS,
     log: str = "sqlite:///log.db",
     name: str = "bank",
+    steps: str = "",
 ) -> Path:
     """Writes the pipeline file; the bank's database lies beside it."""
     path = folder / "pipeline.yaml"
     lines = "".join(f"  {name}: {value}\n" for name, value in (limits or {}).items())
     path.write_text(
         PIPELINE.replace("sqlite:///log.db", log).replace("pipeline: bank", f"pipeline: {name}")
+        + steps
         + "sinks:\n"
         + sinks
         + (f"limits:\n{lines}" if lines else "")

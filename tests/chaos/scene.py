@@ -23,8 +23,7 @@ from raypipe.plan.model import Plan
 from raypipe.sinks import open_sinks
 from raypipe.spec import load
 
-# Long, for a machine that others load too: it says that something hangs, never that it is slow.
-DEADLINE_S = 120.0
+DEADLINE_S = 60.0
 SHARDS = 2
 
 
@@ -40,12 +39,13 @@ class Scene:
         sinks: str = ALL_SINKS,
         log: str = "",
         name: str = "bank",
+        steps: str = "",
     ) -> None:
         self.folder = folder
         self.bank = Bank(folder / "bank.db", seed)
         self.pipeline = name
         self.log_url = log or f"sqlite:///{folder}/log.db"
-        self.file = write_pipeline(folder, limits, sinks, self.log_url, name)
+        self.file = write_pipeline(folder, limits, sinks, self.log_url, name, steps)
         self._started: list[subprocess.Popen[str]] = []
         self.fired = folder / "fired"
 
@@ -72,18 +72,18 @@ class Scene:
         self._started.append(process)
         return process
 
-    def ended(self, process: subprocess.Popen[str]) -> str:
+    def ended(self, process: subprocess.Popen[str], timeout_s: float = DEADLINE_S) -> str:
         """Waits for a run to end, however it does; returns what it printed.
 
         Raises:
             AssertionError: it hangs; tells where each of its threads does.
         """
         try:
-            return process.communicate(timeout=DEADLINE_S)[0]
+            return process.communicate(timeout=timeout_s)[0]
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGABRT)
             output, _ = process.communicate(timeout=DEADLINE_S)
-            raise AssertionError(f"not ended within {DEADLINE_S:.0f} s: {output}") from None
+            raise AssertionError(f"not ended within {timeout_s:.0f} s: {output}") from None
 
     def finish(self, process: subprocess.Popen[str]) -> str:
         """Waits for a run to end by itself and cleanly; returns what it printed."""

@@ -35,7 +35,7 @@ def test_a_source_locked_for_thirty_seconds_is_read_on_afterwards(scene: Scene) 
     scene.bank.burst(20)
     wait_until(lambda: said(scene) == "" and behind(scene) == 0, "the run to catch up")
     run.terminate()
-    output = scene.ended(run)
+    output = scene.ended(run, 30)
     assert run.returncode in (0, 143), output
     scene.check(caught_up=True)
 

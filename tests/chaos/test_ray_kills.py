@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 
 import psutil
 import pytest
+from bank import ALL_SINKS, VIEW_SINK, VIEWS
 from scene import Scene, wait_until
-from test_kills import TABLES
+from test_kills import TABLES as STATELESS
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray]
 
-ACTORS = ("ReaderActor", "ConsumerActor", "SinkActor", "CoordinatorActor")
+ACTORS = ("ReaderActor", "ConsumerActor", "StateActor", "SinkActor", "CoordinatorActor")
+TABLES = STATELESS + 2
+
+
+@pytest.fixture
+def scene(make_scene: Callable[..., Scene]) -> Scene:
+    """A scene with all kinds of sinks, and stateful steps."""
+    return make_scene(sinks=ALL_SINKS + VIEW_SINK, steps=VIEWS)
 
 
 def actor_pids(run: subprocess.Popen[str], kind: str) -> list[int]:

@@ -171,7 +171,7 @@ def test_the_plan_draws_the_operators_of_a_stateful_step_with_what_they_keep_and
     assert "step large_orders: stateful" in ended.out
     assert "rows are identified by customer_id" in ended.out
     assert "changes of paid_orders" in ended.out
-    assert "by customer_id  keeps its input and its result  costs the rows of the changed keys" in ended.out
+    assert "by customer_id  keeps its sums  costs the changes" in ended.out
     (step,) = [step for step in raypipe("plan", "--json").json["steps"] if step["name"] == "large_orders"]
     assert step["runs"] == "stateful"
     assert step["reads"] == ["paid_orders"]

@@ -54,19 +54,29 @@ def test_a_signal_is_heard_while_the_main_thread_is_inside_a_library() -> None:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
     code = (
-        "import signal, sys\n"
+        "import threading\n"
         "from raypipe.cli.signals import StopSignals\n"
         "with StopSignals() as signals:\n"
-        f"    signal.raise_signal({int(number)})\n"
+        "    print('begun', flush=True)\n"
         "    assert signals.stop.wait(60)\n"
         "    print('still here', flush=True)\n"
-        f"    signal.raise_signal({int(number)})\n"
+        "    threading.Event().wait(60)\n"
         "    print('never here', flush=True)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert ended.returncode == 128 + number
-    assert ended.stdout == "still here\n"
-    assert "once more ends it at once" in ended.stderr
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "still here\n"
+        assert process.stderr.readline() == "\n"
+        assert "once more ends it at once" in process.stderr.readline()
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + number
+    assert output == ""
 
 
 def test_a_handler_that_ray_put_in_place_is_taken_back() -> None:

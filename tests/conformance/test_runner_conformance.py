@@ -39,10 +39,19 @@ steps:
       SELECT id, -amount AS amount FROM shop.refunds
   large:
     sql: SELECT id, cents FROM paid WHERE cents > 5000
+  totals:
+    sql: |
+      SELECT p.customer, count(*) AS n, sum(p.cents) AS cents, count(r.id) AS refunds
+      FROM paid p LEFT JOIN shop.refunds r ON r.id = p.id GROUP BY p.customer
 sinks:
   warehouse:
     url: "duckdb:///warehouse.duckdb"
-    tables: {{paid: {{from: paid}}, money: {{from: money}}, large: {{from: large}}, orders: {{from: shop.orders}}}}
+    tables:
+      paid: {{from: paid}}
+      money: {{from: money}}
+      large: {{from: large}}
+      totals: {{from: totals}}
+      orders: {{from: shop.orders}}
   history:
     url: "delta:///lake"
     tables: {{orders: {{from: shop.orders, mode: history}}}}
@@ -175,7 +184,7 @@ def test_a_run_until_idle_loads_and_a_second_one_follows_the_changes(runner: Run
     loads_and_follows(runner, shop)
     report = verify(shop.plan())
     assert report.ok, report.to_json()
-    assert {table.table for table in report.tables} == {"paid", "money", "large", "orders"}
+    assert {table.table for table in report.tables} == {"paid", "money", "large", "totals", "orders"}
 
 
 def test_a_log_in_kafka_serves_every_runner(runner: Runner, tmp_path: Path, kafka: KafkaCluster) -> None:
@@ -230,6 +239,22 @@ def test_a_new_log_over_sinks_of_another_is_refused_with_what_to_remove(shop: Sh
     assert verify(shop.plan()).ok
 
 
+def test_state_that_went_away_or_is_damaged_is_loaded_anew(runner: Runner, shop: Shop) -> None:
+    shop.fill(300)
+    runner(shop.plan(), until="idle")
+    shutil.rmtree(shop.folder / f"{shop.name}.state")
+    shop.change()
+    runner(shop.plan(), until="idle")
+    assert verify(shop.plan()).ok
+    [newest] = sorted((shop.folder / f"{shop.name}.state" / "traces").glob("*.commit"))[-1:]
+    content = bytearray(newest.read_bytes())
+    content[200:300] = bytes(100)  # of a run; the manifest stands at the end
+    newest.write_bytes(content)
+    shop.execute("UPDATE orders SET status = 'paid', amount = amount + 1")
+    runner(shop.plan(), until="idle")
+    assert verify(shop.plan()).ok
+
+
 def test_a_run_ends_when_told_and_the_next_resumes(runner: Runner, shop: Shop) -> None:
     shop.fill(300)
     stop = Event()
@@ -270,5 +295,5 @@ def test_ray_data_and_inline_executors_give_identical_results(
         second = on_ray(shop.plan(), until="idle")
         assert set(first.executors) == set(second.executors) == {executor}
         assert verify(shop.plan()).ok
-        found.append([shop.read(table) for table in ("paid", "money", "large", "orders")])
+        found.append([shop.read(table) for table in ("paid", "money", "large", "totals", "orders")])
     assert found[0] == found[1]

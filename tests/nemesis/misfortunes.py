@@ -11,6 +11,7 @@ from collections.abc import Callable
 from confluent_kafka.admin import AdminClient
 from lab import FENCED, Arena, wait_until
 from postgres_database import run
+from ways import Way
 
 from cluster.services.kafka.broker import KafkaBroker
 from raypipe.log.kafka.names import ControlTopics
@@ -57,13 +58,21 @@ def postgres_reset(arena: Arena, chance: random.Random) -> str:
 
 
 def kafka_cut(arena: Arena, chance: random.Random) -> str:
-    ways = arena.lab.to_brokers if chance.random() < 0.5 else chance.sample(arena.lab.to_brokers, 1)
-    return _ended(arena, "cut", lambda: sum(way.cut() for way in ways))
+    return _ended(arena, "cut", _of_some(arena, chance, Way.cut))
 
 
 def kafka_reset(arena: Arena, chance: random.Random) -> str:
-    ways = arena.lab.to_brokers if chance.random() < 0.5 else chance.sample(arena.lab.to_brokers, 1)
-    return _ended(arena, "reset", lambda: sum(way.reset() for way in ways))
+    return _ended(arena, "reset", _of_some(arena, chance, Way.reset))
+
+
+def _of_some(arena: Arena, chance: random.Random, end: Callable[[Way], int]) -> Callable[[], int]:
+    """Of one broker or of all; also of all if nobody is connected to the one.
+
+    A broker that was killed leads nothing for minutes, and nobody need connect to it.
+    """
+    ways, deadline = arena.lab.to_brokers, time.monotonic() + 1
+    chosen = ways if chance.random() < 0.5 else tuple(chance.sample(ways, 1))
+    return lambda: sum(end(way) for way in (ways if time.monotonic() > deadline else chosen))
 
 
 def postgres_half_open(arena: Arena, chance: random.Random) -> str:

@@ -96,6 +96,23 @@ class ConnectWorker:
         """Ends it at once (SIGKILL): what it sent since its positions were last written it will send again."""
         self._process.kill()
 
+    def kill_streaming(self, name: str) -> None:
+        """Kills it at a moment when its file of positions is whole, and says that a connector's snapshot is done.
+
+        The file is written in place: whom a kill hits meanwhile has no position, and its connectors take their
+        snapshots again. Raises `ServiceError` if there is no such moment in time.
+        """
+        deadline = time.monotonic() + DONE_WITHIN_S
+        while True:
+            self._process.pause()
+            if self._position_is_kept(name):
+                self._process.kill()
+                return
+            self._process.resume()
+            if time.monotonic() > deadline:
+                raise ServiceError(f"Connector {name} wrote no position within {DONE_WITHIN_S:.0f} s.")
+            time.sleep(LOOK_EVERY_S)
+
     def log_text(self) -> str:
         """All it has said."""
         return self.log.read_text(errors="replace")
@@ -140,6 +157,14 @@ class ConnectWorker:
 
     def _state(self, name: str) -> str:
         return str(self.call("GET", f"/connectors/{name}/status")["connector"]["state"])
+
+    def _position_is_kept(self, name: str) -> bool:
+        """Whether the file, a serialized `HashMap` of bytes, is whole and holds a place in the stream of this one."""
+        file = self.folder / "offsets"
+        kept = file.read_bytes() if file.exists() else b""
+        key = re.escape(f'["{name}",{{"server":"{name}"}}]'.encode())
+        found = re.search(key + rb"uq\x00~\x00\x02.{4}(\{[^}]*\})", kept, re.DOTALL)
+        return found is not None and b'"snapshot"' not in found[1] and kept.endswith(b"}x")
 
     def _answers(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from raypipe.plan.views.model import (
     WEIGHT,
+    Algebraic,
     Bilinear,
     Clock,
     Keyed,
@@ -17,6 +18,7 @@ from raypipe.plan.views.model import (
 
 __all__ = [
     "WEIGHT",
+    "Algebraic",
     "Bilinear",
     "Clock",
     "Keyed",

@@ -32,7 +32,9 @@ _TIMES = ("TIMESTAMP", "DATE")
 _CALLS = frozenset(("now", "get_current_timestamp", "transaction_timestamp"))
 # Of one process and not of a cut.
 _OTHERS = (exp.CurrentTime, exp.Localtime, exp.Localtimestamp, exp.CurrentUser, exp.SessionUser, exp.CurrentSchema)
-_NEAREST = "a comparison in WHERE, such as placed_at > now() - INTERVAL 7 DAY (one side the row's, the other that of now())"
+_NEAREST = (
+    "a comparison in WHERE, such as placed_at > now() - INTERVAL 7 DAY (one side the row's, the other that of now())"
+)
 
 Query = Callable[[exp.Expr, Environment], Table]
 
@@ -46,7 +48,9 @@ def with_clock(tree: exp.Expr) -> bool:
     found = False
     for node in list(tree.walk()):
         if isinstance(node, _OTHERS):
-            raise Refused(f"{node.sql('duckdb').lower()}, which may answer differently every time", "a column of the row")
+            raise Refused(
+                f"{node.sql('duckdb').lower()}, which may answer differently every time", "a column of the row"
+            )
         day = isinstance(node, exp.CurrentDate)
         if day or isinstance(node, exp.CurrentTimestamp) or _is_call(node):
             found = True
@@ -115,8 +119,10 @@ class Clocks:
             return None
         items = [(name, exp.column(name, table="l", quoted=True)) for name in dict.fromkeys(flat.addresses.values())]
         operands = (exp.column(value, table="l", quoted=True), exp.column("bound", table="r", quoted=True))
-        on = type(condition)(this=operands[0], expression=operands[1]) if mine is left else type(condition)(
-            this=operands[1], expression=operands[0]
+        on = (
+            type(condition)(this=operands[0], expression=operands[1])
+            if mine is left
+            else type(condition)(this=operands[1], expression=operands[0])
         )
         if not items:
             items = [(value, operands[0])]
@@ -159,7 +165,5 @@ def _singles(condition: exp.Expr) -> list[exp.Expr]:
 def _slice(moment: exp.Expr) -> exp.Expr:
     """Number of the slice of time that a moment lies in; NULL for NULL and for infinity."""
     plain = exp.cast(moment.copy(), "TIMESTAMP")
-    number = exp.IntDiv(
-        this=exp.func("epoch_us", plain), expression=exp.Literal.number(SLICE_S * 1_000_000)
-    )
+    number = exp.IntDiv(this=exp.func("epoch_us", plain), expression=exp.Literal.number(SLICE_S * 1_000_000))
     return exp.Case(ifs=[exp.If(this=exp.func("isfinite", plain.copy()), true=number)])

@@ -279,7 +279,7 @@ def _reason(operators: Sequence[Operator], schema: TableSchema, why: str, notes:
 def _told(operator: Operator) -> list[str]:
     """An operator as text, the same in every process: sets have no order of their own."""
     parts = [type(operator).__name__, operator.out.name, str(operator.out.columns), *operator.inputs]
-    names = ("relation", "sql", "renames", "left_key", "right_key", "key", "reads")
+    names = ("relation", "sql", "renames", "left_key", "right_key", "key", "reads", "sums")
     return [*parts, *(str(getattr(operator, name, "")) for name in names)]
 
 

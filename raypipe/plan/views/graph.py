@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import duckdb
 import pyarrow as pa
-from sqlglot import exp
+from sqlglot import exp, parse_one
 
 from raypipe.model import TableSchema
 from raypipe.plan.sandbox import Sandbox
+from raypipe.plan.scope import quote
 from raypipe.plan.types import has_null, plain
 from raypipe.plan.views.model import (
     WEIGHT,
+    Algebraic,
     Bilinear,
     Clock,
     Keyed,
@@ -24,6 +26,7 @@ from raypipe.plan.views.model import (
     Union,
     leaf_names,
 )
+from raypipe.plan.views.sums import Slots, adding, results_of
 from raypipe.plan.views.trees import Unsplit
 
 Unique = tuple[frozenset[str], ...]
@@ -68,9 +71,7 @@ class Graph:
         if known is not None:
             return known
         fields = pa.schema([pa.field(NOW, pa.timestamp("us", "UTC"))])
-        made = Relation(
-            name=self._next(), columns=fields, types=("TIMESTAMP WITH TIME ZONE",), unique=(frozenset(),)
-        )
+        made = Relation(name=self._next(), columns=fields, types=("TIMESTAMP WITH TIME ZONE",), unique=(frozenset(),))
         self._sandbox.register(made.name, fields.empty_table())
         self.operators.append(Clock(out=made))
         return made
@@ -177,6 +178,76 @@ class Graph:
         )
         return made
 
+    def algebraic(
+        self, source: Relation, make: exp.Query, key: Sequence[str], calls: Sequence[exp.Expr], unique: Unique
+    ) -> Relation | None:
+        """Groups that changes are added to; None if an aggregate cannot be kept that way.
+
+        Args:
+            source: Rows to group.
+            make: The groups as the user has them over ``_0``: keys, then aggregates.
+            key: Columns of the source.
+            calls: The aggregates over ``t``.
+            unique: See ``Relation``.
+        """
+        slots = Slots(lambda value: self.types_of([source], f"SELECT {value} FROM _0 AS t")[0])
+        results = [slots.result(call) for call in calls]
+        if None in results:
+            return None
+        out = self._next()
+        changes, before, rest = leaf_names(out, 3)
+        query = make.copy()
+        for table in list(query.find_all(exp.Table)):
+            table.set("this", exp.to_identifier(changes, quoted=True))
+        made = self._bound(out, [source], query.sql("duckdb"), unique, weights=False)
+        typed = [(str(result), type_) for result, type_ in zip(results, made.types[len(key) :], strict=True)]
+        reads, from_, keys = (
+            self._through(source, key, changes) if not slots.extremes else (source, quote(changes), key)
+        )
+        self._sandbox.register(changes, weighted(reads.columns))
+        self._sandbox.register(rest, weighted(reads.columns))
+        columns = [f"k{place} {made.types[place]}" for place in range(len(key))]
+        columns += ["n BIGINT", *(f"{slot.name} {slot.type}" for slot in slots.all)]
+        nothing = ", ".join(f"NULL::{type_} AS {name}" for name, _, type_ in (each.partition(" ") for each in columns))
+        sums = self._sandbox.query(f"SELECT {nothing} LIMIT 0").schema
+        fields = pa.schema([pa.field(field.name, plain(field.type)) for field in sums])
+        self._sandbox.register(before, fields.empty_table())
+        expressions = [f"t.{quote(name)}" for name in key]
+        sql = adding(f"{from_} AS t", quote(before), f"{quote(rest)} AS t", expressions, slots.all, typed)
+        try:
+            self._sandbox.ask(f"DESCRIBE {sql}")
+        except duckdb.Error:
+            return None
+        self.operators.append(
+            Algebraic(
+                out=made,
+                input=reads.name,
+                key=tuple(keys),
+                sums=Relation(
+                    name=f"{out}.sums", columns=fields, types=tuple(each.partition(" ")[2] for each in columns)
+                ),
+                sql=sql,
+                whole=results_of(quote(before), made.columns.names, len(key), typed),
+                extremes=bool(slots.extremes),
+            )
+        )
+        return made
+
+    def _through(self, source: Relation, key: Sequence[str], leaf: str) -> tuple[Relation, str, Sequence[str]]:
+        """What to read instead of what an operator just made row by row of it: relation, FROM item, key columns."""
+        last = self.operators[-1]
+        if not isinstance(last, Linear) or last.out.name != source.name or not last.sql:
+            return source, quote(leaf), key
+        select = parse_one(last.sql, dialect="duckdb")
+        copied = {item.alias: item.this.name for item in select.expressions if isinstance(item.this, exp.Column)}
+        if not all(name in copied for name in key):
+            return source, quote(leaf), key
+        for table in list(select.find_all(exp.Table)):
+            if table.name == leaf_names(source.name, 1)[0]:
+                table.set("this", exp.to_identifier(leaf, quoted=True))
+        below = next(operator.out for operator in self.operators if operator.out.name == last.input)
+        return below, f"({select.sql('duckdb')})", [copied[name] for name in key]
+
     def types_of(self, inputs: Sequence[Relation], query: str) -> tuple[str, ...]:
         """DuckDB's types of a query over ``_0``, ``_1`` …"""
         for place, relation in enumerate(inputs):
@@ -189,9 +260,8 @@ class Graph:
     def _bound(
         self, out: str, inputs: Sequence[Relation], sql: str, unique: Unique, *, weights: bool = True
     ) -> Relation:
-        weight = [pa.field(WEIGHT, pa.int64())] if weights else []
         for name, relation in zip(leaf_names(out, len(inputs)), inputs, strict=True):
-            self._sandbox.register(name, pa.schema([*relation.columns, *weight]).empty_table())
+            self._sandbox.register(name, weighted(relation.columns) if weights else relation.columns.empty_table())
         try:
             described = self._sandbox.ask(f"DESCRIBE {sql}")
             arrow = self._sandbox.query(sql).schema
@@ -204,6 +274,11 @@ class Graph:
 
     def _next(self) -> str:
         return f"{self._prefix}.{len(self.operators)}"
+
+
+def weighted(columns: pa.Schema) -> pa.Table:
+    """No rows of these columns and a weight."""
+    return pa.schema([*columns, pa.field(WEIGHT, pa.int64())]).empty_table()
 
 
 def _leaf(out: str, place: int, alias: str) -> exp.Expr:

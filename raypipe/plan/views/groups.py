@@ -81,7 +81,11 @@ def grouped(graph: Graph, lift: Lift, node: exp.Select, rows: Rows, parts: Parts
     elif group is not None:
         raise Unsplit("GROUP BY nothing")
     unique: Unique = () if sets else (frozenset(key_names),)
-    made = graph.keyed([(flat.relation, flat.more or None)], make, key_names, "group", unique)
+    added = None
+    if not members and len(key_names) == len(flat.more):
+        values = [substituted(replaced(call, columns), sides) for call in calls.values()]
+        added = graph.algebraic(flat.relation, make, flat.more, values, unique)
+    made = added or graph.keyed([(flat.relation, flat.more or None)], make, key_names, "group", unique)
     for item in plain:
         if isinstance(item, exp.Literal):
             known[item.sql("duckdb")] = item

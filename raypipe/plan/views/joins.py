@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from raypipe.plan.views.graph import Graph, Unique
 from raypipe.plan.views.model import Relation
-from raypipe.plan.views.rows import Flat, Rows, column, flushed
+from raypipe.plan.views.rows import Flat, Rows, column, each_once, flushed
 from raypipe.plan.views.trees import Address, Refused, Unsplit, substituted
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
@@ -108,11 +108,11 @@ def _joined(graph: Graph, kind: str, left: Rows, right: Rows, on: list[exp.Expr]
     used = needed | _all_used(on)
     pairs = _equalities(on, left, right)
     lefts, rights = _aligned(graph, left, right, pairs, used)
-    keys = [
+    keys = each_once(
         (mine, other)
         for mine, other in zip(lefts.more, rights.more, strict=True)
         if lefts.relation.type_of(mine) == rights.relation.type_of(other)
-    ]
+    )
     sides: dict[Address, exp.Expr] = {
         **{address: exp.column(name, table="l", quoted=True) for address, name in lefts.addresses.items()},
         **{address: exp.column(name, table="r", quoted=True) for address, name in rights.addresses.items()},

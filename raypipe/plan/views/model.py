@@ -10,7 +10,20 @@ import pyarrow as pa
 from raypipe.contracts import WEIGHT, TraceSchema
 from raypipe.model import TableSchema
 
-__all__ = ["WEIGHT", "Bilinear", "Clock", "Keyed", "KeyedInput", "Linear", "Operator", "Relation", "Scan", "Union", "ViewPlan"]
+__all__ = [
+    "WEIGHT",
+    "Algebraic",
+    "Bilinear",
+    "Clock",
+    "Keyed",
+    "KeyedInput",
+    "Linear",
+    "Operator",
+    "Relation",
+    "Scan",
+    "Union",
+    "ViewPlan",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +205,46 @@ class Keyed:
         return (*((read.relation, read.key or ()) for read in self.reads), (self.out.name, self.key))
 
 
-Operator = Scan | Clock | Linear | Union | Bilinear | Keyed
+@dataclass(frozen=True, kw_only=True)
+class Algebraic:
+    """Groups that changes are added to: counts, sums, means, and extremes as long as no group loses its own.
+
+    Attributes:
+        out: What it makes: the key, then the aggregates.
+        input: Relation it reads.
+        key: Columns of the input; empty for one group of all, which is always there.
+        sums: What is remembered of each group, by ``k0`` …; see ``plan.views.sums``.
+        sql: Over ``leaf_names(out, 3)``: changes, remembered groups, rows of groups that lost an extreme.
+        whole: Over the second of them: what the groups are.
+        extremes: Whether it must find the rows of a group.
+    """
+
+    out: Relation
+    input: str
+    key: tuple[str, ...]
+    sums: Relation
+    sql: str
+    whole: str
+    extremes: bool
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the relations it reads."""
+        return (self.input,)
+
+    @property
+    def sums_key(self) -> tuple[str, ...]:
+        """Columns of ``sums`` that hold the key."""
+        return tuple(f"k{place}" for place in range(len(self.key)))
+
+    @property
+    def traces(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What it must remember, as (relation, key)."""
+        rows = ((self.input, self.key),) if self.extremes else ()
+        return (*rows, (self.sums.name, self.sums_key))
+
+
+Operator = Scan | Clock | Linear | Union | Bilinear | Keyed | Algebraic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,10 +281,11 @@ class ViewPlan:
     def traces(self) -> tuple[TraceSchema, ...]:
         """Everything it must remember; what two operators need alike is there once."""
         relations = {operator.out.name: operator.out for operator in self.operators}
+        relations |= {each.sums.name: each.sums for each in self.operators if isinstance(each, Algebraic)}
         wanted = dict.fromkeys(
             each
             for operator in self.operators
-            if isinstance(operator, Keyed | Bilinear | Clock)
+            if isinstance(operator, Keyed | Bilinear | Clock | Algebraic)
             for each in operator.traces
         )
         return tuple(

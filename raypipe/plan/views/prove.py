@@ -22,7 +22,18 @@ from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.scope import quote
 from raypipe.plan.types import plain
 from raypipe.plan.views.clocks import CLOCK
-from raypipe.plan.views.model import WEIGHT, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, leaf_names
+from raypipe.plan.views.model import (
+    WEIGHT,
+    Algebraic,
+    Bilinear,
+    Clock,
+    Keyed,
+    Linear,
+    Operator,
+    Scan,
+    Union,
+    leaf_names,
+)
 
 _ROUNDS = (0, 3, 9, 17)  # rows of each table
 _DAY = date(2024, 1, 1)
@@ -90,6 +101,8 @@ def _evaluated(sandbox: Sandbox, operators: Sequence[Operator], tables: Mapping[
             rows = pa.concat_tables([made[name].rename_columns(out.columns.names) for name in operator.inputs])
         elif isinstance(operator, Linear) and operator.renames:
             rows = made[operator.input].select(list(operator.renames)).rename_columns(out.columns.names)
+        elif isinstance(operator, Algebraic):
+            rows = _added(sandbox, operator, made[operator.input])
         else:
             inputs = [made[name] for name in operator.inputs]
             rows = _run(sandbox, operator, inputs)
@@ -109,6 +122,18 @@ def _run(sandbox: Sandbox, operator: Linear | Bilinear | Keyed, inputs: Sequence
     rows = sandbox.query(operator.sql)
     rows = rows.drop_columns([WEIGHT]) if weighted else rows
     return rows.cast(operator.out.columns)
+
+
+def _added(sandbox: Sandbox, operator: Algebraic, rows: pa.Table) -> pa.Table:
+    """Groups of rows, added to none."""
+    changes, before, rest = leaf_names(operator.out.name, 3)
+    weighted = rows.append_column(WEIGHT, pa.array(np.ones(rows.num_rows, np.int64)))
+    sandbox.register(changes, weighted)
+    sandbox.register(before, operator.sums.columns.empty_table())
+    sandbox.register(rest, weighted.slice(0, 0))
+    made = sandbox.query(operator.sql)
+    sandbox.register(before, made.filter(made.column("came")).select(operator.sums.columns.names))
+    return sandbox.query(operator.whole).cast(operator.out.columns)
 
 
 def _half(sandbox: Sandbox, operator: Keyed, inputs: Sequence[pa.Table], half: int) -> list[pa.Table]:

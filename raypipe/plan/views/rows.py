@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
@@ -20,6 +20,18 @@ def column(name: str) -> exp.Column:
 def leaf(place: int, alias: str) -> exp.Expr:
     """The input of a fragment at a place, under an alias."""
     return exp.alias_(exp.to_table(f"_{place}"), alias, table=True)
+
+
+def each_once(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs of equal columns without those that name a column again: a key has each column once.
+
+    What is left out still stands in the join's condition; the key is only coarser.
+    """
+    found: list[tuple[str, str]] = []
+    for left, right in pairs:
+        if all(left != mine and right != other for mine, other in found):
+            found.append((left, right))
+    return found
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from raypipe.plan.views.clocks import check_clock
 from raypipe.plan.views.graph import Graph
 from raypipe.plan.views.model import Relation
 from raypipe.plan.views.parts import Parts
-from raypipe.plan.views.rows import Environment, Flat, Rows, Table, column, flushed, leaf
+from raypipe.plan.views.rows import Environment, Flat, Rows, Table, column, each_once, flushed, leaf
 from raypipe.plan.views.trees import (
     Address,
     Unsplit,
@@ -149,7 +149,7 @@ class Subqueries:
         for mine, (_, other) in zip(outer.more, own, strict=True):
             if outer.relation.type_of(mine) == inner.type_of(other.name):
                 keys.append((mine, other.name))
-        return outer, inner, keys
+        return outer, inner, each_once(keys)
 
 
 def _identity(relation: Relation) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from sqlglot import exp
 
 from raypipe.plan.views.trees import (
+    Address,
     Refused,
     aggregates_of,
     called,
@@ -73,7 +74,7 @@ def settle(tree: exp.Expr, keys: Mapping[str, frozenset[str]]) -> list[str]:
     """
     notes: dict[str, None] = {}
     for select in selects_of(tree):
-        ties = _ties(select)
+        ties = _ties(select, keys)
         for call in list(aggregates_of(select)):
             _settle_call(call, notes)
         for window in list(windows_of(select)):
@@ -84,7 +85,8 @@ def settle(tree: exp.Expr, keys: Mapping[str, frozenset[str]]) -> list[str]:
     return list(notes)
 
 
-def _ties(select: exp.Select) -> list[exp.Expr]:
+def _ties(select: exp.Select, keys: Mapping[str, frozenset[str]]) -> list[exp.Expr]:
+    """By what equal rows are ordered."""
     if is_aggregated(select):
         found: dict[str, exp.Expr] = {}
         group = select.args.get("group")
@@ -94,9 +96,46 @@ def _ties(select: exp.Select) -> list[exp.Expr]:
         return [each.copy() for _, each in sorted(found.items())]
     # Of the right side of a SEMI or ANTI join nothing is there any more.
     gone = {join.this.alias_or_name.lower() for join in select.args.get("joins") or () if join.kind in ("SEMI", "ANTI")}
-    return [
-        exp.column(name, table=table, quoted=True) for table, name in sorted(own_columns(select)) if table not in gone
-    ]
+    used = {(table, name) for table, name in own_columns(select) if table not in gone}
+    if _orders(select, keys) > 1:
+        identity = _identity(select, keys, gone)
+        if identity is None:
+            raise Refused(
+                "several windows that number equal rows, each in its own order, over rows without a key",
+                "one window, or windows that all order by a key,",
+            )
+        used |= identity
+    return [exp.column(name, table=table, quoted=True) for table, name in sorted(used)]
+
+
+def _orders(select: exp.Select, keys: Mapping[str, frozenset[str]]) -> int:
+    """In how many ways a SELECT orders rows that may be equal in all of the columns that it uses.
+
+    One way is as good as another, since such rows can be exchanged. Two must agree on which of them comes first.
+    """
+    orders = {
+        (frozenset(each.sql("duckdb") for each in window.args.get("partition_by") or ()), str(window.args.get("order")))
+        for window in windows_of(select)
+        if _is_sensitive(window) and not _is_total(select, window, keys)
+    }
+    distinct = select.args.get("distinct")
+    return len(orders) + (bool(orders) and distinct is not None and distinct.args.get("on") is not None)
+
+
+def _identity(select: exp.Select, keys: Mapping[str, frozenset[str]], gone: set[str]) -> set[Address] | None:
+    """The keys of all tables that a SELECT reads; None if one has none."""
+    start = select.args.get("from_")
+    sources = [*([start.this] if start is not None else []), *(each.this for each in select.args.get("joins") or ())]
+    found: set[Address] = set()
+    for source in sources:
+        alias = source.alias_or_name.lower()
+        if alias in gone:
+            continue
+        key = keys.get(f"{source.db}.{source.name}".lstrip(".").lower()) if isinstance(source, exp.Table) else None
+        if key is None:
+            return None
+        found |= {(alias, name) for name in key}
+    return found
 
 
 def _settle_call(call: exp.Expr, notes: dict[str, None]) -> None:
@@ -138,6 +177,21 @@ def _arguments(function: exp.Expr) -> list[tuple[str | int, exp.Expr]]:
     return [(name, function.args[name]) for name in function.arg_types if isinstance(function.args.get(name), exp.Expr)]
 
 
+def _function_of(window: exp.Window) -> exp.Expr:
+    function: exp.Expr = window.this
+    while isinstance(function, exp.IgnoreNulls | exp.RespectNulls | exp.Filter):
+        function = function.this
+    return function
+
+
+def _is_sensitive(window: exp.Window) -> bool:
+    """Whether what a window tells of a row depends on its place among equal rows."""
+    name = called(_function_of(window))
+    spec = window.args.get("spec")
+    by_rows = spec is not None and str(spec.args.get("kind") or "").upper() == "ROWS"
+    return name not in _PEERS and (by_rows or name in _PLACES or name in _VALUES or name in _ORDERED)
+
+
 def _settle_window(
     select: exp.Select,
     window: exp.Window,
@@ -145,10 +199,7 @@ def _settle_window(
     keys: Mapping[str, frozenset[str]],
     notes: dict[str, None],
 ) -> None:
-    function = window.this
-    while isinstance(function, exp.IgnoreNulls | exp.RespectNulls | exp.Filter):
-        function = function.this
-    name = called(function)
+    name = called(_function_of(window))
     if name in _UNSTEADY:
         raise Refused(f"the aggregate {name}(), whose answer depends on the order of rows", _UNSTEADY[name])
     if name in _PEERS:

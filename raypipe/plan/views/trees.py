@@ -242,19 +242,33 @@ def _substitute(part: exp.Expr, terms: dict[Address, exp.Expr]) -> exp.Expr:
 
 
 def replaced(part: exp.Expr, columns: Mapping[str, exp.Expr]) -> exp.Expr:
-    """A copy in which whole expressions, named by their SQL, stand as columns; the largest first."""
-    return _replace(part.copy(), columns)
+    """A copy in which whole expressions, named by their SQL, stand as columns; the largest first.
+
+    Within a query that the expression holds, the same words may mean that query's own rows: there only what is made
+    of columns from outside is replaced.
+    """
+    return _replace(part.copy(), columns, None)
 
 
-def _replace(part: exp.Expr, columns: Mapping[str, exp.Expr]) -> exp.Expr:
+def _replace(part: exp.Expr, columns: Mapping[str, exp.Expr], hidden: frozenset[str] | None) -> exp.Expr:
     found = columns.get(part.sql("duckdb"))
-    if found is not None and not isinstance(part, exp.Alias | exp.Ordered):
+    if found is not None and not isinstance(part, exp.Alias | exp.Ordered) and _is_outside(part, hidden):
         return found.copy()
+    if isinstance(part, exp.Select):
+        hidden = (hidden or frozenset()) | aliases_of(part)
     for child in list(part.iter_expressions()):
-        made = _replace(child, columns)
+        made = _replace(child, columns, hidden)
         if made is not child:
             child.replace(made)
     return part
+
+
+def _is_outside(part: exp.Expr, hidden: frozenset[str] | None) -> bool:
+    """Whether an expression is about rows around the queries that it stands in, whose aliases are hidden."""
+    if hidden is None:
+        return True
+    tables = {table for table, _ in addresses(part)}
+    return bool(tables) and not tables & hidden
 
 
 def address(node: exp.Column) -> Address:

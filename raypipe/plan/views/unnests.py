@@ -17,7 +17,19 @@ def is_made_of_rows(node: exp.Expr) -> bool:
     return isinstance(node, exp.Unnest)
 
 
-_OTHER_PARTS = ("from_", "joins", "where", "group", "having", "qualify", "order", "limit", "offset", "distinct", "with_")
+_OTHER_PARTS = (
+    "from_",
+    "joins",
+    "where",
+    "group",
+    "having",
+    "qualify",
+    "order",
+    "limit",
+    "offset",
+    "distinct",
+    "with_",
+)
 
 
 def _lateral(node: exp.Lateral) -> exp.Select | None:

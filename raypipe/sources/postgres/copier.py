@@ -111,13 +111,15 @@ class Copier:
                 load, table = waiting[path], self._captured.tables.get(path)
                 if table is None or load.since > seen.xmin:
                     continue
-                if load.rows and evolution.outdated(table, tables.get(path)):
-                    # What was copied before is not what it would be now: the load begins again.
+                known = tables.get(path)
+                if evolution.replaced(table, known) or (load.rows and evolution.outdated(table, known)):
+                    # What was copied before is not what it would be now, or the table is one that may not be published:
+                    # the load begins again.
                     position = replace(position, due={**position.due, path: seen.xmax})
                     continue
                 if not table.key and (chunks or copied):
                     continue
-                tables[path] = evolution.known_as(path, table, tables.get(path))
+                tables[path] = evolution.known_as(path, table, known)
                 shape = self._captured.shape(table, tables[path].version)
                 if not table.key:
                     parts = copy_rows(session, select_rows(table, shape), shape)

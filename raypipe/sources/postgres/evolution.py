@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from raypipe.sources.postgres.backfilling import can_backfill, merged
 from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.events import Relation
-from raypipe.sources.postgres.forms import Needs, form_of, needs
+from raypipe.sources.postgres.forms import Needs, emptied, form_of, needs, refiled
 from raypipe.sources.postgres.install import publish
 from raypipe.sources.postgres.position import Backfill, Form, Known, Position
 from raypipe.sources.postgres.schema import Table
@@ -79,18 +79,39 @@ class Evolution:
         """The schema of a table that is gone, None if nothing of it ever went into the log."""
         return self._captured.schemas.get(path) if known is not None else None
 
+    def published(self, paths: Collection[str]) -> int:
+        """Makes sure that the stream has every change of tables whose load begins, whichever tables they are by now.
+
+        Returns:
+            Number of the transaction from which on it has; 0 if it had all along.
+        """
+        self._captured.look()
+        tables = {path: self._captured.tables[path] for path in paths if path in self._captured.tables}
+        if not tables or not publish(self._session, self._instance, tables):
+            return 0
+        return current_moment(self._session).xmax
+
+    def replaced(self, table: Table, known: Known | None) -> bool:
+        """Whether a table is another one than the stream has under this name where it is read now."""
+        return known is not None and known.form is not None and known.form.oid != table.oid
+
     def begins(self, table: Table, known: Known) -> None:
-        """A table is about to be loaded: rows of it, if the stream has told their shape, are of that version."""
+        """A table is about to be loaded: rows of it, if the stream has told their shape, are of that version.
+
+        Under another name the stream has not come to where it got this one. A load has seen its rows up to there.
+        """
         relation = self._relations.get(table.oid)
-        if relation is not None:
+        if relation is not None and _path(relation) == table.path:
             self._captured.follow(relation, known.version)
+        else:
+            self._captured.shapes.pop(table.oid, None)
 
     def outdated(self, table: Table, known: Known | None) -> bool:
-        """Whether what was copied of a loading table is not what a copy under its present form would be."""
+        """Whether what was copied of a loading table, the same one, is not what a copy as it is now would be."""
         if known is None or known.form is None:
             return False
-        asked = needs(known.form, form_of(table), rewritten=not self.told)
-        return known.form.oid != table.oid or asked.load or asked.backfill or bool(asked.parts)
+        asked = needs(refiled(known.form, table), form_of(table), rewritten=not self.told)
+        return asked.load or asked.backfill or bool(asked.parts)
 
     def stands(self, table: Table, known: Known | None) -> bool:
         """Whether the catalog has a table as the stream has it where it is read now."""
@@ -101,16 +122,18 @@ class Evolution:
 
     def follow(self, relation: Relation, position: Position) -> Position:
         """Takes a Relation message; returns the position with the version of the rows that follow."""
-        path = f"{relation.schema}.{relation.table}"
+        path = _path(relation)
         self._relations[relation.oid] = relation
+        for moved in _elsewhere(relation.oid, path, position):
+            # It got another's name, or lost the one that was chosen. Should it be back when the catalog is looked at,
+            # its rows of meanwhile are missing all the same.
+            self.wants_look = True
+            position = self._ask(position, moved, Needs(load=True))
         known = position.tables.get(path)
-        if path not in self._captured.paths or (known and known.form and known.form.oid != relation.oid):
-            # A table got another's name, or lost the one that was chosen.
-            if self._captured.shapes.pop(relation.oid, None) is not None or path in self._captured.paths:
-                self.wants_look = True
+        if known is None or (known.form is not None and known.form.oid != relation.oid):
+            # Rows of it are nobody's; a load, if it is one that was chosen, begins with a look at what was told here.
+            self._captured.shapes.pop(relation.oid, None)
             return position
-        if known is None:
-            return position  # its load begins with a look at what was told here
         version = self._version(path, self._captured.print_of(relation), known)
         self._captured.follow(relation, version.version)
         if version.print == known.print:
@@ -118,6 +141,14 @@ class Evolution:
         self._heard.add(path)
         self.wants_look = True
         return _with(position, path, replace(known, version=version.version, print=version.print))
+
+    def emptied(self, path: str, xid: int, position: Position) -> Position:
+        """Takes a TRUNCATE by a transaction."""
+        known = position.tables.get(path)
+        if known is None or known.form is None:
+            return position
+        self._heard.add(path)  # a look from before found the old file
+        return _with(position, path, replace(known, form=emptied(known.form, xid)))
 
     def hear(self, told: Told, position: Position) -> tuple[Position, dict[str, TableSchema | None]]:
         """Takes what an event trigger tells.
@@ -139,12 +170,7 @@ class Evolution:
 
     def _altered(self, told: Altered, position: Position) -> tuple[Position, dict[str, TableSchema | None]]:
         # Where oid and name agree, it is the table that we know; where only one does, a table came or went by renaming.
-        leaving = [
-            path
-            for path, known in position.tables.items()
-            if known.form is not None and (known.form.oid == told.form.oid) != (path == told.path)
-        ]
-        position, gone = self._leave(leaving, told.command, position)
+        position, gone = self._leave(_elsewhere(told.form.oid, told.path, position), told.command, position)
         if told.path not in self._captured.paths:
             return position, gone
         self._heard.add(told.path)
@@ -251,7 +277,7 @@ class Evolution:
                 asked = Needs(load=now.print != known.print)
             else:
                 # Of partitions even a TRUNCATE of one is not told.
-                asked = needs(known.form, now.form, rewritten=not look.told or table.partitioned)
+                asked = needs(refiled(known.form, table), now.form, rewritten=not look.told or table.partitioned)
                 if known.form == now.form:
                     asked = Needs(load=True)  # the user has chosen other columns to be carried as text
             if known.print != now.print:
@@ -287,6 +313,19 @@ class Evolution:
             "a captured table was altered",
             extra={"source": self._instance, "table": path, "command": command, "schema_version": known.version},
         )
+
+
+def _path(relation: Relation) -> str:
+    return f"{relation.schema}.{relation.table}"
+
+
+def _elsewhere(oid: int, path: str, position: Position) -> list[str]:
+    """Tables that are not any more what is known of them, since one has that name now."""
+    return [
+        of
+        for of, known in position.tables.items()
+        if known.form is not None and (known.form.oid == oid) != (of == path)
+    ]
 
 
 def _is(table: Table, known: Known | None) -> bool:

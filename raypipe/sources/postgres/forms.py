@@ -4,6 +4,7 @@
 |---|---|
 | column dropped, added without a default, given another default, length or precision without a rewrite | no |
 | column added with a default, renamed, of another type; rows rewritten | yes, where they stand |
+| emptied by TRUNCATE | no, if nothing else was done to it since (`refiled`) |
 | partition attached | its rows, where they stand |
 | partition gone | yes, after a TRUNCATE: nothing says which rows were in it |
 | another key, or a key of another type | yes, after a TRUNCATE: rows have other identities |
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 from raypipe.sources.postgres.position import Form
@@ -83,11 +84,29 @@ def form_of(table: Table) -> Form:
     )
 
 
+def emptied(old: Form, xid: int) -> Form:
+    """The form behind a TRUNCATE by this transaction: what comes from here on is in another file, not told which."""
+    return replace(old, file=-xid)
+
+
+def refiled(old: Form, table: Table) -> Form:
+    """A form with the file that its TRUNCATE made, known now that the catalog was looked at; with none if in doubt.
+
+    It is the file that the table has if the TRUNCATE's transaction was the last to write the table's entry, and none of
+    its columns' with it. Then no rows that came since were rewritten to other values, which takes an ALTER of a column;
+    and no partition was emptied alone since, except by that transaction itself.
+    """
+    if old.file >= 0:
+        return old
+    alone = table.filed_by == {-old.file} and -old.file not in table.shaped_by
+    return replace(old, file=form_of(table).file if alone else 0)
+
+
 def needs(old: Form, new: Form, *, rewritten: bool, empty: int = 0) -> Needs:
     """What a change of a table's form asks for.
 
     Args:
-        old: Form that the stream had until now.
+        old: Form that the stream had until now, ``refiled``.
         new: Form that it has from here on.
         rewritten: Whether a change of the file may mean that rows were rewritten; not where rewrites are told.
         empty: OID of a partition that was made, not attached, 0 for none: its rows all come by.
@@ -95,7 +114,7 @@ def needs(old: Form, new: Form, *, rewritten: bool, empty: int = 0) -> Needs:
     gone = set(old.partitions) - set(new.partitions)
     if old.key != new.key or gone:
         return Needs(load=True)
-    other_file = bool(old.file) and old.file != new.file
+    other_file = old.file != new.file
     came = tuple(sorted(set(new.partitions) - set(old.partitions) - {empty}))
     if new.partitions and not came and old.partitions == new.partitions and other_file and rewritten:
         # A TRUNCATE of a single partition is not in the stream, and looks from here as a rewrite does.

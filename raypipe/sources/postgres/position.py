@@ -108,7 +108,8 @@ class Form:
         columns: Ten digits for each attribute number from 1 on: of name and type six, of the modifier four; zeros for
             one that was dropped.
         key: Digits of the key's columns.
-        file: Number of the file with the rows, of all files for a partitioned table; 0 if the next look may find any.
+        file: Number of the file with the rows, of all files for a partitioned table; 0 where it is not known,
+            the number of a transaction below 0 where its TRUNCATE made another one (``forms.refiled``).
         partitions: OIDs of the partitions that hold rows.
         missing: Numbers of columns whose default is not in the rows that were there before; not kept in a position.
     """

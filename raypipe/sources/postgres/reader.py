@@ -29,7 +29,7 @@ from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gaps import gap
 from raypipe.sources.postgres.gathering import Gathered
 from raypipe.sources.postgres.parking import add_fitting, empty
-from raypipe.sources.postgres.position import Backfill, Known, Load, Partial, Position, lsn_of
+from raypipe.sources.postgres.position import Backfill, Load, Partial, Position, lsn_of
 from raypipe.sources.postgres.reread import Rereader, over
 from raypipe.sources.postgres.snapshot import Passing, Visible, current_moment, passed
 from raypipe.sources.postgres.stream import Stream
@@ -158,7 +158,8 @@ class Reader:
         if not self.position.due:
             return
         self.position = replace(self.position, loads=self.position.loads + 1)
-        due = dict(self.position.due)
+        since = self._evolution.published(self.position.due)
+        due = {path: max(of, since) for path, of in self.position.due.items()}
         if due.keys() & self.position.parked.keys():
             due = {**dict.fromkeys(self.position.parked, max(due.values())), **due}
             self.position = empty(gathered, self.position, self._instance, None)
@@ -369,9 +370,7 @@ class Reader:
                 self._load_parked_again(gathered, path, event.time_us)
             self._backfiller.drop(path)
             backfills = {of: each for of, each in self.position.backfills.items() if of != path}
-            # What is there from now on comes by; and its rows are in another file, which means nothing.
-            tables = {of: _in_any_file(each) if of == path else each for of, each in self.position.tables.items()}
-            self.position = replace(self.position, backfills=backfills, tables=tables)
+            self.position = self._evolution.emptied(path, event.xid, replace(self.position, backfills=backfills))
             if path in self.position.loading:
                 # What a chunk has of it may be older or newer: the load begins again, which costs nothing now.
                 again = Load(since=self.position.loading[path].since)
@@ -431,10 +430,6 @@ class Reader:
 
 def _relation(instance: str, path: str) -> str:
     return f"{instance}.{path.partition('.')[2]}"
-
-
-def _in_any_file(known: Known) -> Known:
-    return known if known.form is None else replace(known, form=replace(known.form, file=0))
 
 
 def _fitting(rows: Rows, first: int, last: int, count: int, room: int) -> tuple[int, bool]:

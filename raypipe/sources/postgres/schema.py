@@ -25,7 +25,11 @@ SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relpers
     JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) END,
   CASE WHEN c.relkind = 'p' THEN (
     SELECT string_agg(l.oid::int8 || ':' || l.relfilenode::int8, ',') FROM pg_partition_tree(c.oid) t
-    JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf AND l.relkind <> 'p') END
+    JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf AND l.relkind <> 'p') END,
+  CASE WHEN c.relkind = 'p' THEN (
+    SELECT string_agg(DISTINCT l.xmin::text, ',') FROM pg_partition_tree(c.oid) t
+    JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf AND l.relkind <> 'p') ELSE c.xmin::text END,
+  (SELECT string_agg(DISTINCT a.xmin::text, ',') FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname, c.relname) IN ({names})"""
 
@@ -94,6 +98,9 @@ class Table:
         file: Number of the file that holds the rows: another one means that they were rewritten.
         collations: Of columns that have another one than their type.
         partitions: OID and file of each partition that holds rows.
+        filed_by: Transactions that wrote the entries of the table, or of its partitions, into the catalog, and so gave
+            them these files or came after who did.
+        shaped_by: Transactions that wrote the entries of its columns.
     """
 
     oid: int
@@ -108,6 +115,8 @@ class Table:
     file: int
     collations: Mapping[str, str] = dataclass_field(default_factory=dict)
     partitions: tuple[tuple[int, int], ...] = ()
+    filed_by: frozenset[int] = frozenset()
+    shaped_by: frozenset[int] = frozenset()
 
     @property
     def path(self) -> str:
@@ -177,7 +186,7 @@ def find_tables(session: Session, instance: str, paths: Sequence[str]) -> dict[s
         for keys in ([primary] if is_primary else []) + ([chosen] if is_identity else []):
             keys.setdefault(oid, []).append(column)
     tables = {}
-    for oid, schema, name, kind, persistence, identity, rows, size, file, leaves, files in found:
+    for oid, schema, name, kind, persistence, identity, rows, size, file, leaves, files, filers, shapers in found:
         path = f"{schema}.{name}"
         _require_capturable(instance, path, kind, persistence)
         carried = _identity(instance, path, identity, leaves)
@@ -195,9 +204,15 @@ def find_tables(session: Session, instance: str, paths: Sequence[str]) -> dict[s
             file=file,
             collations=collations.get(oid, {}),
             partitions=tuple(_pair(part) for part in files.split(",")) if files else (),
+            filed_by=_numbers(filers),
+            shaped_by=_numbers(shapers),
         )
         _require_identity(instance, tables[path])
     return tables
+
+
+def _numbers(text: str | None) -> frozenset[int]:
+    return frozenset(map(int, text.split(","))) if text else frozenset()
 
 
 def _pair(text: str) -> tuple[int, int]:

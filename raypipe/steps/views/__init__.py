@@ -1,6 +1,6 @@
 """Stateful steps at work: operators that turn an epoch's changes of their inputs into changes of a view."""
 
-from raypipe.steps.views.epoch import Epoch, Needs, Views, stateful_relations
+from raypipe.steps.views.epoch import Epoch, Needs, Views, stateful_inputs, stateful_relations
 from raypipe.steps.views.view import View
 
-__all__ = ["Epoch", "Needs", "View", "Views", "stateful_relations"]
+__all__ = ["Epoch", "Needs", "View", "Views", "stateful_inputs", "stateful_relations"]

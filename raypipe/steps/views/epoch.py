@@ -267,7 +267,10 @@ class Epoch:
         if first:
             for trace in plan.traces:
                 work.trace(trace.name).clear()
-            everything = {name: feeds[name].contents(work.trace(feeds[name].trace.name)) for name in plan.inputs}
+            everything = {
+                name: each.changes if each.whole else feeds[name].contents(work.trace(feeds[name].trace.name))
+                for name, each in made.items()
+            }
             changes = step.run(everything, work, first=True, at=self._upto.at)
         else:
             deltas = {name: each.changes for name, each in made.items()}
@@ -317,3 +320,14 @@ def stateful_relations(plan: Plan) -> frozenset[str]:
         if isinstance(step, ViewPlan) or found.intersection(step.inputs):
             found.add(step.name)
     return frozenset(found)
+
+
+def stateful_inputs(plan: Plan, wanted: Collection[str]) -> frozenset[str]:
+    """What the stateful steps that make some relations, and the steps below them, read of everything else."""
+    below = stateful_relations(plan)
+    needed, read = set(wanted), set[str]()
+    for step in reversed(plan.steps):
+        if step.name in needed and step.name in below:
+            needed.update(step.inputs)
+            read.update(step.inputs)
+    return frozenset(read) - below

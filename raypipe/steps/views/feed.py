@@ -17,12 +17,10 @@ from raypipe.contracts import WEIGHT_FIELD, Trace, TraceSchema
 from raypipe.errors import SchemaMismatch, SqlError
 from raypipe.model import BRANCH, IMAGE, OP, ChangeBatch, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.scope import quote
 from raypipe.plan.types import plain
 from raypipe.steps.views.multiset import Multiset, empty, given, negated, scanned, weighted
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
-_ROW = "_raypipe_row"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +30,13 @@ class Fed:
     Attributes:
         changes: Weighted rows, as the views read them.
         emptied: It was truncated, so whoever reads it begins anew.
+        whole: The changes are all rows that there are.
         loaded: Branches whose load has begun.
     """
 
     changes: pa.Table
     emptied: bool
+    whole: bool
     loaded: frozenset[int]
 
 
@@ -53,7 +53,6 @@ class Feed:
     def __init__(self, relation: str, schema: TableSchema, needed: Sequence[str], sandbox: Sandbox) -> None:
         self.relation = relation
         self._schema = schema
-        self._sandbox = sandbox
         self._multiset = Multiset(sandbox)
         names = [name for name in schema.names if name in needed or name in schema.key]
         arrow = schema.arrow()
@@ -79,7 +78,7 @@ class Feed:
         """
         rows = pa.concat_tables([self._selected(batch) for batch in batches]) if batches else None
         if rows is None or not rows.num_rows:
-            return Fed(changes=empty(self._columns), emptied=False, loaded=loaded)
+            return Fed(changes=empty(self._columns), emptied=False, whole=False, loaded=loaded)
         ops = rows.column(OP).to_numpy()
         branches = rows.column(BRANCH).to_numpy() if self._schema.branches > 1 else np.zeros(len(ops), np.int8)
         alive, emptied = np.ones(len(ops), np.bool_), set()
@@ -95,20 +94,22 @@ class Feed:
         alive &= _WEIGHT_OF_OP[ops] != 0
         changes = rows.filter(pa.array(alive))
         self._check_images(changes)
-        come, gone = self._by_key(changes, trace) if self._schema.key else self._by_weight(changes)
+        anew = bool(emptied) and self._schema.branches == 1
+        come, gone = self._by_key(changes, None if anew else trace) if self._schema.key else self._by_weight(changes)
         if emptied:
             before = self._emptied(trace, emptied)
-            if self._schema.branches == 1:
+            if anew:
                 trace.clear()
-                gone = empty(self._held)
             else:
                 gone = pa.concat_tables([negated(before), self._outside(gone, emptied)])
-        delta = self._multiset.total(self._held, [come, gone])
+        # After a TRUNCATE each key is there once, and nothing goes.
+        delta = come if anew and self._schema.key else self._multiset.total(self._held, [come, gone])
         if delta.num_rows:
             trace.append(delta)
         return Fed(
             changes=delta.select(weighted(self._columns).names),
             emptied=bool(emptied),
+            whole=anew,
             loaded=loaded | frozenset(emptied),
         )
 
@@ -121,19 +122,15 @@ class Feed:
         """Whether the loads of all branches have begun."""
         return len(loaded) == self._schema.branches
 
-    def _by_key(self, changes: pa.Table, trace: Trace) -> tuple[pa.Table, pa.Table]:
+    def _by_key(self, changes: pa.Table, trace: Trace | None) -> tuple[pa.Table, pa.Table]:
         """Rows that are there afterwards, and rows that were there before, of all changed keys."""
         if not changes.num_rows:
             return empty(self._held), empty(self._held)
-        numbered = changes.append_column(_ROW, pa.array(np.arange(changes.num_rows)))
-        self._sandbox.register("_raypipe_changes", numbered)
-        names = ", ".join(quote(name) for name in self._identity)
-        last = self._sandbox.query(
-            f"SELECT max({_ROW}) AS {_ROW} FROM _raypipe_changes GROUP BY {names} ORDER BY {_ROW}"
-        )
-        decided = changes.take(last.column(_ROW).combine_chunks())
+        decided = changes.take(pa.array(self._multiset.last(changes, self._identity)))
         present = _WEIGHT_OF_OP[decided.column(OP).to_numpy()] > 0
         come = given(decided.filter(pa.array(present)).select(self._held.names), 1)
+        if trace is None:
+            return come, empty(self._held)
         before = trace.probe(decided.select(list(self._identity)))
         return come, negated(before.cast(weighted(self._held)))
 

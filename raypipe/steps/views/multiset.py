@@ -1,4 +1,8 @@
-"""Arithmetic of weighted rows: adding up, expanding, keys; all of it by DuckDB, which knows which values are equal."""
+"""Arithmetic of weighted rows: adding up, expanding, keys.
+
+Which values are equal is for DuckDB to say. Where that is a question of their bytes Arrow groups them, which for some
+hundred rows takes a tenth of the time that DuckDB takes to plan a statement.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
 from raypipe.errors import InvariantBroken
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
+
+_ROW = "_raypipe_row"
 
 
 class Multiset:
@@ -31,13 +37,27 @@ class Multiset:
         rows = pa.concat_tables([part.cast(weighted(columns)) for part in filled])
         if rows.num_rows == 1:
             return rows
-        self._sandbox.register("_raypipe_rows", rows)
+        if told_by_bytes(columns):
+            return _grouped(rows, columns)
         names = ", ".join(quote(name) for name in columns.names)
-        total = self._sandbox.query(
+        total = self._sandbox.run(
             f"SELECT {names}, CAST(sum({WEIGHT}) AS BIGINT) AS {WEIGHT} FROM _raypipe_rows GROUP BY ALL "
-            f"HAVING sum({WEIGHT}) <> 0"
+            f"HAVING sum({WEIGHT}) <> 0",
+            {"_raypipe_rows": rows},
         )
         return total.cast(weighted(columns))
+
+    def last(self, rows: pa.Table, names: Sequence[str]) -> np.ndarray:
+        """Where the last row of each key is, ascending."""
+        numbered = rows.select(list(names)).append_column(_ROW, pa.array(np.arange(rows.num_rows)))
+        if told_by_bytes(numbered.schema):
+            grouped = numbered.group_by(list(names), use_threads=False).aggregate([(_ROW, "max")])
+            return np.sort(grouped.column(f"{_ROW}_max").to_numpy())
+        key = ", ".join(quote(name) for name in names)
+        sql = f"SELECT max({_ROW}) AS {_ROW} FROM _raypipe_changes GROUP BY {key} ORDER BY {_ROW}"
+        found = self._sandbox.run(sql, {"_raypipe_changes": numbered})
+        places: np.ndarray = found.column(_ROW).to_numpy()
+        return places
 
     def keys(self, parts: Iterable[tuple[pa.Table, Sequence[str]]]) -> pa.Table:
         """The different keys of some rows, in columns ``k0``, ``k1`` …"""
@@ -47,8 +67,38 @@ class Multiset:
             if rows.num_rows
         ]
         together = pa.concat_tables(tables)
-        self._sandbox.register("_raypipe_keys", together)
-        return self._sandbox.query("SELECT DISTINCT * FROM _raypipe_keys").cast(together.schema)
+        if told_by_bytes(together.schema):
+            return together.group_by(together.column_names, use_threads=False).aggregate([])
+        found = self._sandbox.run("SELECT DISTINCT * FROM _raypipe_keys", {"_raypipe_keys": together})
+        return found.cast(together.schema)
+
+
+def told_by_bytes(columns: pa.Schema) -> bool:
+    """Whether values of these types are equal if and only if their bytes are: not floats, of which 0.0 is -0.0."""
+    return all(map(_is_plain, columns.types))
+
+
+def _is_plain(type_: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_integer(type_)
+        or types.is_decimal128(type_)
+        or types.is_string(type_)
+        or types.is_binary(type_)
+        or types.is_boolean(type_)
+        or types.is_date(type_)
+        or types.is_time(type_)
+        or types.is_timestamp(type_)
+    )
+
+
+def _grouped(rows: pa.Table, columns: pa.Schema) -> pa.Table:
+    """In the order in which each row first comes."""
+    made = rows.group_by(columns.names, use_threads=False).aggregate([(WEIGHT, "sum")])
+    weights = made.column(f"{WEIGHT}_sum")
+    made = made.select(columns.names).append_column(WEIGHT_FIELD, weights)
+    present = weights.to_numpy() != 0
+    return made if present.all() else made.filter(pa.array(present))
 
 
 def weighted(columns: pa.Schema) -> pa.Schema:

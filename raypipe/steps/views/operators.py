@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from raypipe.contracts import Trace
 from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.views.model import Bilinear, Clock, Keyed, Linear, leaf_names
+from raypipe.plan.scope import quote
+from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Relation, leaf_names
 from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
 
 # How many slices of time a bound may pass before all rows are looked at instead.
@@ -102,10 +103,87 @@ class Operators:
             inputs.append(expanded(after, read.relation))
         out = traces(plan.out.name, plan.key)
         made_before = self._everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
-        for name, input_rows in zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True):
-            self._sandbox.register(name, input_rows)
-        made = self._sandbox.query(plan.sql).cast(plan.out.columns)
+        leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
+        made = self._sandbox.run(plan.sql, leaves).cast(plan.out.columns)
         return self.multiset.total(plan.out.columns, [given(made, 1), negated(made_before)])
+
+    def algebraic(
+        self, plan: Algebraic, changes: pa.Table, traces: Traces, *, first: bool
+    ) -> tuple[pa.Table, pa.Table]:
+        """Adds changes to the groups that they touch.
+
+        Args:
+            plan: Of the operator.
+            changes: Of its input; added up if it has extremes.
+            traces: As they stood before the epoch.
+            first: It has never run.
+
+        Returns:
+            Changes of its relation, added up, and of what is remembered.
+        """
+        if not changes.num_rows and not (first and not plan.key):
+            return empty(plan.out.columns), empty(plan.sums.columns)
+        sums = traces(plan.sums.name, plan.sums_key)
+        if first:
+            before = empty(plan.sums.columns)
+        elif plan.key:
+            before = sums.probe(self.multiset.keys([(changes, plan.key)]))
+        else:
+            before = scanned(sums)
+        made = self._added(plan, changes, before, changes.slice(0, 0))
+        lost = made.filter(made.column("lost"))
+        if lost.num_rows:
+            made = self._added(plan, changes, before, self._rest(plan, changes, lost.select(plan.sums_key), traces))
+        came, was = (made.column(name).to_numpy() for name in ("came", "was"))
+        told = made.column("told").to_numpy()
+        keys = list(plan.sums_key)
+        count = len(plan.out.columns) - len(keys)
+        remembered = plan.sums.columns.names[len(keys) :]
+        return (
+            self._difference(
+                made, plan.out, came & told, was & told, [keys + [f"{each}{i}" for i in range(count)] for each in "op"]
+            ),
+            self._difference(
+                made, plan.sums, came, was, [keys + remembered, keys + [f"b_{each}" for each in remembered]]
+            ),
+        )
+
+    def whole(self, plan: Algebraic, sums: pa.Table) -> pa.Table:
+        """What remembered groups are."""
+        self._sandbox.register(leaf_names(plan.out.name, 3)[1], sums)
+        return given(self._sandbox.query(plan.whole).cast(plan.out.columns), 1)
+
+    def _added(self, plan: Algebraic, changes: pa.Table, before: pa.Table, rest: pa.Table) -> pa.Table:
+        leaves = zip(leaf_names(plan.out.name, 3), (changes, before, rest), strict=True)
+        return self._sandbox.run(plan.sql, dict(leaves))
+
+    def _rest(self, plan: Algebraic, changes: pa.Table, lost: pa.Table, traces: Traces) -> pa.Table:
+        """All rows that the groups have now that lost an extreme."""
+        trace = traces(plan.input, plan.key)
+        columns = trace.schema.columns
+        if not plan.key:
+            return self.multiset.total(columns, [self._everything(plan, trace), changes])
+        before = trace.probe(lost.rename_columns(list(plan.key)))
+        same = " AND ".join(
+            f"c.{quote(name)} IS NOT DISTINCT FROM l.{key}" for name, key in zip(plan.key, plan.sums_key, strict=True)
+        )
+        theirs = self._sandbox.run(
+            f"SELECT c.* FROM _raypipe_changes c WHERE EXISTS (SELECT 1 FROM _raypipe_lost l WHERE {same})",
+            {"_raypipe_changes": changes, "_raypipe_lost": lost},
+        )
+        return self.multiset.total(columns, [before, theirs])
+
+    @staticmethod
+    def _difference(
+        made: pa.Table, relation: Relation, came: np.ndarray, was: np.ndarray, names: Sequence[Sequence[str]]
+    ) -> pa.Table:
+        """Rows as they are, coming, and as they were, going."""
+        columns = relation.columns
+        now, then = (
+            made.filter(pa.array(there)).select(chosen).rename_columns(columns.names).cast(columns)
+            for there, chosen in zip((came, was), names, strict=True)
+        )
+        return pa.concat_tables([negated(given(then, 1)), given(now, 1)])
 
     def _passed(self, plan: Bilinear, bounds: pa.Table, trace: Trace) -> pa.Table | None:
         """Rows of the slices between a bound before and after; None if those are too many to look at one by one."""
@@ -125,10 +203,11 @@ class Operators:
         found = trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
         return found.cast(weighted(trace.schema.columns))
 
-    def _everything(self, plan: Keyed, trace: Trace) -> pa.Table:
+    def _everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
         if trace.count > self._most_rows:
+            what = plan.what if isinstance(plan, Keyed) else "group"
             raise LimitExceeded(
-                f"The {plan.what} of relation {plan.out.name} must be computed from all of its {trace.count:,} rows, "
+                f"The {what} of relation {plan.out.name} must be computed from all of its {trace.count:,} rows, "
                 f"and {self._most_rows:,} are allowed.",
                 remedy="Write the step so that it has a key (GROUP BY, PARTITION BY, an equality in the join), or "
                 "raise limits.step_rows.",
@@ -137,6 +216,5 @@ class Operators:
         return scanned(trace)
 
     def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
-        for name, rows in zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True):
-            self._sandbox.register(name, rows)
-        return self._sandbox.query(plan.sql).cast(weighted(plan.out.columns))
+        leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
+        return self._sandbox.run(plan.sql, leaves).cast(weighted(plan.out.columns))

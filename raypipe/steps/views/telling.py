@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.contracts import WEIGHT
 from raypipe.errors import InvariantBroken
 from raypipe.model import ChangeBatch, Cut, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
+from raypipe.steps.views.multiset import told_by_bytes
 
 # Row images in one batch: what sinks and the steps below take at once.
 _BATCH_ROWS = 1 << 16
@@ -47,16 +49,10 @@ def told(schema: TableSchema, changes: pa.Table, cut: Cut, sandbox: Sandbox, *, 
 
 
 def _keyed(schema: TableSchema, changes: pa.Table, sandbox: Sandbox) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    weights = changes.column(WEIGHT).to_numpy()
-    keys = ", ".join(quote(name) for name in schema.key)
-    sandbox.register("_raypipe_told", changes)
-    rows = sandbox.query(
-        f"SELECT *, dense_rank() OVER (ORDER BY {keys}) - 1 AS _raypipe_place FROM _raypipe_told "
-        f"ORDER BY _raypipe_place, {WEIGHT}"
-    )
-    places, weights = rows.column("_raypipe_place").to_numpy(), rows.column(WEIGHT).to_numpy()
-    paired = (places[1:] == places[:-1]) & (weights[1:] == 1) & (weights[:-1] == -1)
+    rows, places = _by_bytes(schema, changes) if _sorts(schema) else _by_statement(schema, changes, sandbox)
+    weights = rows.column(WEIGHT).to_numpy()
     same = places[1:] == places[:-1]
+    paired = same & (weights[1:] == 1) & (weights[:-1] == -1)
     if (np.abs(weights) != 1).any() or (same & ~paired).any():
         raise InvariantBroken(
             f"Step {schema.table} has rows that its key ({', '.join(schema.key)}) does not tell apart.",
@@ -67,7 +63,39 @@ def _keyed(schema: TableSchema, changes: pa.Table, sandbox: Sandbox) -> tuple[pa
     before = np.flatnonzero(paired)
     ops[before] = Op.UPDATE_BEFORE
     ops[before + 1] = Op.UPDATE_AFTER
-    return rows.drop_columns(["_raypipe_place", WEIGHT]), ops, places
+    return rows.drop_columns([WEIGHT]), ops, places
+
+
+def _sorts(schema: TableSchema) -> bool:
+    """Whether Arrow sorts the key's types as DuckDB does."""
+    return told_by_bytes(pa.schema([schema.arrow().field(name) for name in schema.key]))
+
+
+def _by_bytes(schema: TableSchema, changes: pa.Table) -> tuple[pa.Table, np.ndarray]:
+    """Rows in the order of their keys, what goes before what comes, and the ordinal of each row's key."""
+    order = [(name, "ascending") for name in (*schema.key, WEIGHT)]  # NULL comes last, as in DuckDB
+    rows = changes.take(pc.sort_indices(changes, sort_keys=order)).combine_chunks()
+    begins = np.ones(rows.num_rows, np.bool_)
+    begins[1:] = False
+    for name in schema.key:
+        column = _joined(rows.column(name))
+        before, after = column.slice(0, rows.num_rows - 1), column.slice(1)
+        differ = pc.not_equal(after, before)
+        if column.null_count:
+            differ = pc.fill_null(differ, pc.xor(after.is_null(), before.is_null()))
+        begins[1:] |= differ.to_numpy(zero_copy_only=False)
+    return rows, np.cumsum(begins) - 1
+
+
+def _by_statement(schema: TableSchema, changes: pa.Table, sandbox: Sandbox) -> tuple[pa.Table, np.ndarray]:
+    """The same where only DuckDB knows."""
+    keys = ", ".join(quote(name) for name in schema.key)
+    sandbox.register("_raypipe_told", changes)
+    rows = sandbox.query(
+        f"SELECT *, dense_rank() OVER (ORDER BY {keys}) - 1 AS _raypipe_place FROM _raypipe_told "
+        f"ORDER BY _raypipe_place, {WEIGHT}"
+    )
+    return rows.drop_columns(["_raypipe_place"]), rows.column("_raypipe_place").to_numpy()
 
 
 def _unkeyed(changes: pa.Table, sandbox: Sandbox) -> tuple[pa.Table, np.ndarray, np.ndarray]:

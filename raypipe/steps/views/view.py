@@ -10,7 +10,7 @@ import pyarrow as pa
 from raypipe.contracts import Trace, Work
 from raypipe.errors import LimitExceeded, RaypipeError, SqlError
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.views.model import Bilinear, Clock, Keyed, Linear, Scan, Union, ViewPlan
+from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.multiset import scanned, weighted
 from raypipe.steps.views.operators import Operators
@@ -76,6 +76,9 @@ class View:
             if isinstance(operator, Keyed):
                 trace = work.trace(self.plan.trace_name(name, operator.key))
                 made[name] = scanned(trace)
+            elif isinstance(operator, Algebraic):
+                trace = work.trace(self.plan.trace_name(operator.sums.name, operator.sums_key))
+                made[name] = self._operators.whole(operator, scanned(trace))
             elif isinstance(operator, Bilinear):
                 made[name] = self._operators.product(operator, made[operator.left], made[operator.right])
             elif isinstance(operator, Clock):
@@ -88,14 +91,21 @@ class View:
     def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float) -> pa.Table:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
-        columns = {operator.out.name: operator.out.columns for operator in self.plan.operators}
+        makers = {operator.out.name: operator for operator in self.plan.operators}
+        columns = {name: operator.out.columns for name, operator in makers.items()}
 
         def traces(relation: str, key: tuple[str, ...]) -> Trace:
             return work.trace(self.plan.trace_name(relation, key))
 
         def total(relation: str) -> pa.Table:
             if relation not in added:
-                added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
+                operator = makers.get(relation)
+                # Under other names different rows are still different.
+                renamed = isinstance(operator, Linear) and set(columns[operator.input].names) <= set(operator.renames)
+                if isinstance(operator, Linear) and renamed:
+                    added[relation] = self._operators.linear(operator, total(operator.input))
+                else:
+                    added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
             return added[relation]
 
         remembered: dict[tuple[str, tuple[str, ...]], None] = {}
@@ -104,6 +114,12 @@ class View:
             if isinstance(operator, Bilinear):
                 left, right = total(operator.left), total(operator.right)
                 made[name] = self._operators.bilinear(operator, left, right, traces)
+                remembered.update(dict.fromkeys(operator.traces))
+            elif isinstance(operator, Algebraic):
+                rows = total(operator.input) if operator.extremes else made[operator.input]
+                result, sums = self._operators.algebraic(operator, rows, traces, first=first)
+                added[name] = made[name] = result
+                added[operator.sums.name] = sums
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Keyed):
                 inputs = [total(each) for each in operator.inputs]

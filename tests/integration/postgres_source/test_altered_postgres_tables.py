@@ -39,6 +39,17 @@ CHANGES = {
     "a longer varchar": (NOTHING, "ALTER TABLE items ALTER COLUMN code TYPE varchar(50)"),
     "numeric of another scale": (AGAIN, "ALTER TABLE items ALTER COLUMN amount TYPE numeric(12,4)"),
     "other values of the same type": (AGAIN, "ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2"),
+    "emptied, filled, and then other values of the same type": (
+        AGAIN,
+        "TRUNCATE items",
+        "INSERT INTO items(id, name, price) VALUES (1, 'x', 5), (2, 'y', 6)",
+        "ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2",
+    ),
+    "the same in one transaction": (
+        AGAIN,
+        "TRUNCATE items; INSERT INTO items(id, name, price) VALUES (1, 'x', 5), (2, 'y', 6);"
+        " ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2",
+    ),
     "the key of another type": (LOAD, "ALTER TABLE items ALTER COLUMN id TYPE bigint"),
     "another key": (LOAD, "ALTER TABLE items DROP CONSTRAINT items_pkey", "ALTER TABLE items ADD PRIMARY KEY (name)"),
     "made anew with the same columns": (LOAD, "DROP TABLE items", "@", "INSERT INTO items VALUES (1, 'anew')"),
@@ -215,6 +226,57 @@ def test_columns_that_are_carried_as_text_from_now_on_are_loaded_again(database,
     reading.open()
     settle(reading)
     assert asked(reading) == LOAD
+    reading.agree()
+
+
+def test_a_table_that_is_made_anew_again_before_its_load_has_begun_to_copy_is_followed(database, reading):
+    older = database.connect()  # every load waits for a transaction that was running before it
+    older.execute_simple("BEGIN")
+    older.execute_simple("SELECT pg_current_xact_id()")
+    database.write("DROP TABLE items", f"CREATE TABLE items{ITEMS}", "INSERT INTO items(id, name) VALUES (1, 'first')")
+    wait_for_the_load(reading)
+    database.write("DROP TABLE items", f"CREATE TABLE items{ITEMS}", "INSERT INTO items(id, name) VALUES (2, 'second')")
+    older.execute_simple("COMMIT")
+    older.close()
+    settle(reading)
+    database.write("INSERT INTO items(id, name) VALUES (3, 'third')", "UPDATE items SET price = 1 WHERE id = 2")
+    reading.until_loaded()
+    assert reading.present("items", ["id", "name", "price"]) == Counter([(2, "second", 1), (3, "third", None)])
+    reading.agree()
+
+
+def wait_for_the_load(reading):
+    """Until the table was emptied for a load."""
+    reading.changes = []
+    while Op.TRUNCATE not in reading.ops("items") or not reading.loading:
+        if reading.step() is None:
+            reading.source.wait(0.05)
+
+
+@pytest.mark.parametrize("reader", ["up", "down"])
+@pytest.mark.parametrize("triggers", ["on", "off"])
+def test_what_happens_while_two_tables_have_each_others_names_is_not_lost(database, read, triggers, reader):
+    database.write(f"CREATE TABLE items{ITEMS}", "CREATE TABLE others(LIKE items INCLUDING ALL)")
+    for table in ("items", "others"):
+        database.write(f"INSERT INTO {table}(id, name) SELECT g, '{table}' || g FROM generate_series(1, 50) g")
+    reading = read("items", "others", event_triggers=triggers).open().until_loaded()
+    if reader == "down":
+        reading.source.close()
+    swap = (
+        "ALTER TABLE items RENAME TO x",
+        "ALTER TABLE others RENAME TO items",
+        "ALTER TABLE x RENAME TO others",
+    )
+    database.write(*swap)
+    database.write("DELETE FROM items WHERE id = 1", "UPDATE others SET price = 7 WHERE id = 2")
+    database.write(*swap)
+    database.write("INSERT INTO items(id, name) VALUES (51, 'after')", "DELETE FROM others WHERE id = 3")
+    if reader == "down":
+        reading.open()
+    settle(reading)
+    reading.agree()
+    database.write("UPDATE items SET price = 1", "UPDATE others SET price = 2")
+    reading.drain()
     reading.agree()
 
 

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -105,3 +106,24 @@ def test_rows_come_out_in_the_order_they_went_in(sandbox: Sandbox) -> None:
     sandbox.register("changes", rows)
     made = sandbox.query("SELECT n, upper(s) FROM changes WHERE s = 'x' OR n % 3 = 0").column(0)
     assert made.to_numpy().tolist() == [n for n in range(400_000) if n % 2 == 0 or n % 3 == 0]
+
+
+def test_a_statement_that_comes_again_sees_the_rows_of_the_moment_whatever_their_types() -> None:
+    sql = "SELECT sum(x) AS s FROM given"
+    with closing(Sandbox()) as sandbox:
+        for values, kind in (([1, 2], pa.int64()), ([], pa.int64()), ([0.5, 1], pa.float64()), ([4], pa.int32())):
+            made = sandbox.run(sql, {"given": pa.table({"x": pa.array(values, kind)})})
+            assert made.column("s").to_pylist() == [sum(values) if values else None]
+
+
+def test_plans_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raypipe.plan.sandbox._MOST_PREPARED", 2)
+    rows = pa.table({"x": [1]})
+    with closing(Sandbox()) as sandbox:
+        for _ in range(2):
+            for more in range(4):
+                assert (
+                    sandbox.run(f"SELECT x + {more} AS y FROM given", {"given": rows}).column(0)[0].as_py() == 1 + more
+                )
+        (kept,) = sandbox.ask("SELECT count(*) FROM duckdb_prepared_statements()")[0]
+    assert kept == 2

@@ -8,8 +8,9 @@ import pytest
 
 from raypipe.sources.postgres.address import parse_address
 from raypipe.sources.postgres.events import Message
-from raypipe.sources.postgres.forms import Needs, form, needs
+from raypipe.sources.postgres.forms import Needs, emptied, form, form_of, needs, refiled
 from raypipe.sources.postgres.position import Backfill, Form, Known, Position
+from raypipe.sources.postgres.schema import Table
 from raypipe.sources.postgres.telling import Altered, Dropped, Rewritten, read
 
 INT, BIGINT, TEXT, NUMERIC = 23, 20, 25, 1700
@@ -48,8 +49,36 @@ def test_a_change_asks_for_no_more_than_it_must(old, new, asked):
 
 def test_where_nobody_tells_another_file_means_other_rows():
     assert needs(STOOD, made(file=8), rewritten=True) == Needs(backfill=True)
-    assert needs(made(file=0), made(file=8), rewritten=True) == Needs()
     assert needs(ROOT, made(parts=[(11, 1), (12, 9)]), rewritten=True) == Needs(load=True)
+
+
+@pytest.mark.parametrize(
+    ("filed_by", "shaped_by", "asked"),
+    [
+        ({90}, {70}, Needs()),
+        ({91}, {70}, Needs(backfill=True)),  # rewritten since, or altered otherwise
+        ({90}, {70, 90}, Needs(backfill=True)),  # by the same transaction
+        ({90, 91}, {70}, Needs(backfill=True)),
+    ],
+)
+def test_the_file_behind_a_truncate_is_known_by_who_made_it(filed_by, shaped_by, asked):
+    table = Table(
+        oid=5,
+        schema="public",
+        name="items",
+        fields=(),
+        key=(),
+        identity="d",
+        partitioned=False,
+        estimated_rows=0.0,
+        bytes=0,
+        file=8,
+        filed_by=frozenset(filed_by),
+        shaped_by=frozenset(shaped_by),
+    )
+    stood = form_of(table)
+    assert needs(refiled(emptied(stood, 90), table), stood, rewritten=True) == asked
+    assert refiled(stood, table) == stood
 
 
 def test_a_partition_that_was_made_empty_brings_no_rows():

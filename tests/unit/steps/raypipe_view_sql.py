@@ -152,11 +152,18 @@ class Grammar:
             style = self._rng.random()
             if style < 0.1:
                 by = f" GROUP BY ROLLUP ({', '.join(groups)})"
-            elif style < 0.15:
+            elif style < 0.13:
+                by = f" GROUP BY CUBE ({', '.join(groups)})"
+            elif style < 0.16:
                 by = f" GROUP BY GROUPING SETS (({', '.join(groups)}), ({groups[0]}))"
             else:
                 by = f" GROUP BY {', '.join(groups)}"
         having = f" HAVING count(*) > {self._rng.integers(0, 3)}" if self._chance(0.3) else ""
+        if self._budget and self._chance(0.1):
+            having = f" HAVING count(*) {self._pick(('>', '<='))} {self._scalar([])}"
+        if self._budget and groups and self._chance(0.1):
+            items.append(f"{self._scalar([(groups[0], kinds[names[0]])] if groups[0] in kinds else [])} AS s")
+            made.append(("s", "int"))
         return f"SELECT {', '.join(items)} FROM {source}{where}{by}{having}", made
 
     def _aggregate(self, columns: Columns) -> tuple[str, str]:
@@ -173,12 +180,18 @@ class Grammar:
             (f"list({name} ORDER BY {other})", "list"),
             (f"any_value({name})", kind),
             (f"mode({name})", kind),
+            (f"arg_min({name}, {other})", kind),
+            (f"list(DISTINCT {name} ORDER BY {name})", "list"),
+            (f"last({name} ORDER BY {other})", kind),
         ]
         if kind in ("int", "dec", "float"):
             sum_kind = {"int": "big", "dec": "dec", "float": "float"}[kind]
             choices += [
                 (f"sum({name})", sum_kind),
+                (f"sum(DISTINCT {name})", sum_kind),
                 (f"avg({name})", "float"),
+                (f"quantile_cont({name}, 0.25)", "float" if kind != "dec" else "dec"),
+                (f"quantile_disc({name}, 0.75)", kind),
                 (f"median({name})", "float" if kind != "dec" else "dec"),
             ]
         if kind == "text":

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pyarrow as pa
 import pytest
 from raypipe_view_cases import check
 
-from raypipe.contracts import Trace
-from raypipe.errors import InvariantBroken, SqlError
 from raypipe.model import Column, TableName, TableSchema
 from raypipe.plan import compile_step
 from raypipe.plan.views import Bilinear, Keyed, ViewPlan
-from raypipe.steps.views import operators
 
 
 def events(name: str, key: tuple[str, ...]) -> TableSchema:

@@ -146,6 +146,28 @@ class Pump:
         faults.point("source.acknowledge.after")
         return piece
 
+    def stand_still(self) -> bool:
+        """Makes a cut at the newest cut's own place, in which nothing but the time is another one.
+
+        Returns:
+            Whether it did: not inside a transaction, and not before the first cut.
+
+        Raises:
+            RaypipeError: as `advance` does.
+        """
+        cut = self._log.last_cut()
+        instance = self._source.instance
+        if self.at_work or cut is None or cut.positions.get(instance) != self.position or self.position is None:
+            return False
+        loading = [table for table in cut.loading if table.startswith(f"{instance}.")]
+        transaction = self._log.begin(instance, self._claim)
+        try:
+            transaction.commit(self.position, boundary=True, loading=loading)
+        except BaseException:
+            transaction.abort()
+            raise
+        return True
+
     def close(self) -> None:
         """Waits for the piece on its way, whatever becomes of it: the log says; idempotent."""
         append, self._append = self._append, None

@@ -28,7 +28,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 # What a stateful step may ask the time with.
-_CLOCK = _names("now get_current_timestamp transaction_timestamp today")
+CLOCK_CALLS = _names("now get_current_timestamp transaction_timestamp today")
 CLOCK_WORDS = _names("current_timestamp current_date")
 
 # Words that are calls without parentheses, unless a column has the name.
@@ -84,7 +84,7 @@ def catalogue() -> Mapping[str, Nature]:
     natures.update(dict.fromkeys(_UNNEST, Nature.ROW_WISE))
     natures.update(dict.fromkeys(_OUTSIDE, Nature.OUTSIDE))
     natures.update(dict.fromkeys(_UNSTABLE | UNSTABLE_WORDS, Nature.UNSTABLE))
-    natures.update(dict.fromkeys(_CLOCK, Nature.CLOCK))
+    natures.update(dict.fromkeys(CLOCK_CALLS, Nature.CLOCK))
     natures.update(dict.fromkeys(_STATEFUL_MACROS, Nature.STATEFUL))
     return natures
 

@@ -39,6 +39,8 @@ steps:
       SELECT id, -amount AS amount FROM shop.refunds
   large:
     sql: SELECT id, cents FROM paid WHERE cents > 5000
+  recent:
+    sql: SELECT id FROM shop.orders WHERE TIMESTAMP '2026-01-01' + to_days(id) <= now()
   totals:
     sql: |
       SELECT p.customer, count(*) AS n, sum(p.cents) AS cents, count(r.id) AS refunds
@@ -51,6 +53,7 @@ sinks:
       money: {{from: money}}
       large: {{from: large}}
       totals: {{from: totals}}
+      recent: {{from: recent}}
       orders: {{from: shop.orders}}
   history:
     url: "delta:///lake"

@@ -1,15 +1,19 @@
 """Conditions against something that moves: the time of the cut, for which now() stands, or a watermark.
 
-``placed_at > now() - INTERVAL 7 DAY`` changes its mind about a row once, when the time reaches it. So the rows are kept by
-slices of time, and when the bound moves only the slices that it passed are looked at.
+``placed_at > now() - INTERVAL 7 DAY`` changes its mind about a row once, when the time reaches it. So the rows are kept
+by slices of time, and when the bound moves only the slices that it passed are looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 
-from sqlglot import exp
+import pyarrow as pa
+from sqlglot import Token, exp
 
+from raypipe.plan.functions import CLOCK_CALLS, CLOCK_WORDS
+from raypipe.plan.text import StepText
 from raypipe.plan.views.graph import NOW, Graph
 from raypipe.plan.views.model import Relation
 from raypipe.plan.views.rows import Environment, Rows, Table, column, flushed
@@ -25,42 +29,97 @@ from raypipe.plan.views.trees import (
 
 # A relation of one row with the time of the cut; in the oracle's SQL it is a table of this name.
 CLOCK = "_raypipe_now"
+# Rows whose times are this close together are looked at together. Shorter slices are more keys to look up whenever the
+# bound moves, longer ones are more rows that did not change.
 SLICE_S = 10
 
 _COMPARISONS = (exp.GT, exp.GTE, exp.LT, exp.LTE)
 _TIMES = ("TIMESTAMP", "DATE")
-_CALLS = frozenset(("now", "get_current_timestamp", "transaction_timestamp"))
+# The day and not the moment.
+_DAYS = frozenset(("today", "current_date"))
 # Of one process and not of a cut.
 _OTHERS = (exp.CurrentTime, exp.Localtime, exp.Localtimestamp, exp.CurrentUser, exp.SessionUser, exp.CurrentSchema)
-_NEAREST = (
-    "a comparison in WHERE, such as placed_at > now() - INTERVAL 7 DAY (one side the row's, the other that of now())"
-)
+_NEAREST = "a comparison in WHERE or HAVING with the row's time alone on one side, placed_at > now() - INTERVAL 7 DAY,"
 
 Query = Callable[[exp.Expr, Environment], Table]
 
 
-def with_clock(tree: exp.Expr) -> bool:
+def clock_row(at: float) -> pa.Table:
+    """The relation of the time, one row.
+
+    Args:
+        at: Seconds since 1970.
+    """
+    moment = pa.array([datetime.fromtimestamp(at, UTC)], pa.timestamp("us", "UTC"))
+    return pa.table({NOW: moment})
+
+
+def with_clock(tree: exp.Expr, names: Collection[str]) -> bool:
     """Puts a query of the clock wherever a tree asks for the time, in place; returns whether it does.
 
+    Args:
+        tree: As it was parsed.
+        names: Of the inputs' columns, in lower case.
+
     Raises:
-        Refused: it asks for what depends on the process that runs it.
+        Refused: it asks for what depends on the process that runs it, or it is not clear what it asks for.
     """
     found = False
+    known = {*names, *(each.alias.lower() for each in tree.find_all(exp.Alias, exp.TableAlias))}
+    known.update(
+        each.name.lower() for alias in tree.find_all(exp.TableAlias) for each in alias.args.get("columns") or ()
+    )
     for node in list(tree.walk()):
         if isinstance(node, _OTHERS):
             raise Refused(
                 f"{node.sql('duckdb').lower()}, which may answer differently every time", "a column of the row"
             )
-        day = isinstance(node, exp.CurrentDate)
-        if day or isinstance(node, exp.CurrentTimestamp) or _is_call(node):
-            found = True
-            moment: exp.Expr = exp.Subquery(this=exp.select(exp.column(NOW, quoted=True)).from_(exp.to_table(CLOCK)))
-            node.replace(exp.cast(moment, "DATE") if day else moment)
+        word = _word(node)
+        if not word:
+            continue
+        if word in CLOCK_WORDS & known:
+            raise Refused(f"{word}, which a column is called as well", "a column of another name")
+        found = True
+        moment: exp.Expr = exp.Subquery(this=exp.select(exp.column(NOW, quoted=True)).from_(exp.to_table(CLOCK)))
+        node.replace(exp.cast(moment, "DATE") if word in _DAYS else moment)
     return found
 
 
-def _is_call(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Anonymous) and not node.expressions and str(node.this).lower() in _CALLS
+def _word(node: exp.Expr) -> str:
+    """The word by which a node asks for the time; empty if it does not."""
+    if isinstance(node, exp.CurrentDate):
+        return "current_date"
+    if isinstance(node, exp.CurrentTimestamp):
+        return "current_timestamp"
+    call = isinstance(node, exp.Anonymous) and not node.expressions and str(node.this).lower()
+    return call if call and call in CLOCK_CALLS else ""
+
+
+def text_with_clock(text: StepText) -> str:
+    """The user's own words with the clock's table where they ask for the time: what the oracle runs."""
+    tokens = text.tokens()
+    bare = text.bare()
+    made, place = "", 0
+    for index, token in enumerate(tokens):
+        end = _asked(tokens, index)
+        if end is not None:
+            day = "::DATE" if token.text.lower() in _DAYS else ""
+            made += bare[place : token.start] + f"(SELECT {NOW}{day} FROM {CLOCK})"
+            place = end + 1
+    return made + bare[place:]
+
+
+def _asked(tokens: Sequence[Token], index: int) -> int | None:
+    """Where what asks for the time ends; None if the token does not begin such a thing."""
+    word = tokens[index].text.lower()
+    if (index and tokens[index - 1].text == ".") or word not in CLOCK_CALLS | CLOCK_WORDS:
+        return None
+    if tokens[index].end - tokens[index].start + 1 != len(word):
+        return None  # quoted: a name
+    called = [each.text for each in tokens[index + 1 : index + 3]] == ["(", ")"]
+    if called:
+        return int(tokens[index + 2].end)
+    return int(tokens[index].end) if word in CLOCK_WORDS else None
 
 
 def reads_clock(tree: exp.Expr) -> bool:
@@ -68,14 +127,25 @@ def reads_clock(tree: exp.Expr) -> bool:
     return any(table.name == CLOCK for table in tree.find_all(exp.Table))
 
 
-def check_clock(part: exp.Expr) -> None:
-    """Refuses the time where no condition changes its mind just once.
+def check_clock(query: exp.Expr) -> None:
+    """Refuses the time as a value: everything that is made of it would be another one at every cut.
 
     Raises:
-        Refused: it stands there.
+        Refused: the query asks for nothing else.
     """
-    if reads_clock(part):
-        raise Refused("now() elsewhere than in a condition that compares a row's time with it", _NEAREST)
+    start = query.args.get("from_")
+    if start is not None and isinstance(start.this, exp.Table) and start.this.name == CLOCK:
+        raise Refused("now() elsewhere than in a comparison by which rows are chosen", _NEAREST)
+
+
+def check_whole(tree: exp.Expr, why: str) -> None:
+    """Refuses the time where a view would have to be computed from all rows whenever the time is another one.
+
+    Raises:
+        Refused: it is asked for.
+    """
+    if reads_clock(tree):
+        raise Refused(f"now() in SQL that is computed as a whole ({why})", _NEAREST)
 
 
 class Clocks:
@@ -95,12 +165,17 @@ class Clocks:
     ) -> tuple[Rows, list[exp.Expr]]:
         """Filters rows by the conditions that are of this kind; returns the others."""
         rest: list[exp.Expr] = []
-        for condition in [single for each in conditions for single in _singles(each)]:
-            made = self._filtered(rows, condition, env, needed)
-            if made is None:
-                rest.append(condition)
-            else:
-                rows = made
+        for condition in conditions:
+            made, others = rows, []
+            for single in _singles(condition):
+                filtered = self._filtered(made, single, env, needed)
+                if filtered is None:
+                    others.append(single)
+                else:
+                    made = filtered
+            # What could not be taken apart stays in one piece.
+            rest += [condition] if made is rows else others
+            rows = made
         return rows, rest
 
     def _filtered(self, rows: Rows, condition: exp.Expr, env: Environment, needed: set[Address]) -> Rows | None:
@@ -117,15 +192,12 @@ class Clocks:
         value, key = flat.more
         if not flat.relation.type_of(value).startswith(_TIMES):
             return None
+        operand, limit = exp.column(value, table="l", quoted=True), exp.column("bound", table="r", quoted=True)
+        sides = (operand, limit) if mine is left else (limit, operand)
+        on = type(condition)(this=sides[0], expression=sides[1])
         items = [(name, exp.column(name, table="l", quoted=True)) for name in dict.fromkeys(flat.addresses.values())]
-        operands = (exp.column(value, table="l", quoted=True), exp.column("bound", table="r", quoted=True))
-        on = (
-            type(condition)(this=operands[0], expression=operands[1])
-            if mine is left
-            else type(condition)(this=operands[1], expression=operands[0])
-        )
         if not items:
-            items = [(value, operands[0])]
+            items = [(value, operand)]
         kept = frozenset(name for name, _ in items)
         unique = tuple(each for each in flat.relation.unique if each <= kept)
         made = self._graph.bilinear(flat.relation, bound, [(key, "slice")], items, [on], unique, between=True)
@@ -152,14 +224,19 @@ class Clocks:
 
 
 def _singles(condition: exp.Expr) -> list[exp.Expr]:
-    """BETWEEN as the two comparisons that it is, where one of them is with a query."""
-    if isinstance(condition, exp.Between) and any(subqueries_in(condition)) and not condition.args.get("symmetric"):
-        low, high = condition.args["low"], condition.args["high"]
-        return [
-            exp.GTE(this=condition.this.copy(), expression=low.copy()),
-            exp.LTE(this=condition.this.copy(), expression=high.copy()),
-        ]
-    return [condition]
+    """The comparisons that a condition with a query consists of: BETWEEN is two, and so is equality."""
+    if not any(subqueries_in(condition)):
+        return [condition]
+    if isinstance(condition, exp.Between) and not condition.args.get("symmetric"):
+        value, low, high = condition.this, condition.args["low"], condition.args["high"]
+    elif isinstance(condition, exp.EQ):
+        value, low, high = condition.this, condition.expression, condition.expression
+    else:
+        return [condition]
+    return [
+        exp.GTE(this=value.copy(), expression=low.copy()),
+        exp.LTE(this=value.copy(), expression=high.copy()),
+    ]
 
 
 def _slice(moment: exp.Expr) -> exp.Expr:

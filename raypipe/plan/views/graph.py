@@ -47,6 +47,10 @@ class Graph:
         self.operators: list[Operator] = []
         self._numbers = 0
 
+    def again(self) -> Graph:
+        """Another graph of the same view, without operators."""
+        return Graph(self._prefix, self._sandbox)
+
     def number(self) -> str:
         """A number that was not given before, for the name of a column."""
         self._numbers += 1
@@ -155,6 +159,8 @@ class Graph:
         key: Sequence[str],
         what: str,
         unique: Unique,
+        *,
+        most_rows: int | None = None,
     ) -> Relation:
         """A fragment by key. In ``make`` the tables ``_0``, ``_1`` … stand for the inputs."""
         out = self._next()
@@ -174,6 +180,7 @@ class Graph:
                 key=tuple(key),
                 sql=sql,
                 what=what,
+                most_rows=most_rows,
             )
         )
         return made

@@ -181,6 +181,7 @@ class Keyed:
         key: Columns of ``out`` that hold the key; empty if the key is constant (no input has one): one group of all.
         sql: Over ``leaf_names(out, …)``, whose rows stand there as often as they count, without ``WEIGHT``.
         what: In a word, for people: ``group``, ``window``, ``left join`` …
+        most_rows: That its inputs may have together; None if the pipeline's limit holds.
     """
 
     out: Relation
@@ -188,6 +189,7 @@ class Keyed:
     key: tuple[str, ...]
     sql: str
     what: str
+    most_rows: int | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ relies on, too: that its result over some keys and its result over the others ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import duckdb
@@ -21,7 +21,7 @@ from raypipe.model import TableSchema
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.scope import quote
 from raypipe.plan.types import plain
-from raypipe.plan.views.clocks import CLOCK
+from raypipe.plan.views.clocks import CLOCK, clock_row
 from raypipe.plan.views.model import (
     WEIGHT,
     Algebraic,
@@ -37,7 +37,7 @@ from raypipe.plan.views.model import (
 
 _ROUNDS = (0, 3, 9, 17)  # rows of each table
 _DAY = date(2024, 1, 1)
-_NOW = pa.table({"now": pa.array([datetime(2024, 1, 2, 3)], pa.timestamp("us", "UTC"))})
+_NOW = clock_row(datetime(_DAY.year, _DAY.month, _DAY.day, 3, tzinfo=UTC).timestamp())
 
 
 def differs(operators: Sequence[Operator], inputs: Mapping[str, TableSchema], oracle: str, tree: exp.Expr) -> bool:

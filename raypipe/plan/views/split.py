@@ -129,12 +129,15 @@ class Splitter:
         made_of_rows = [each for each in joins if is_made_of_rows(each.this)]
         if is_made_of_rows(start.this) or (made_of_rows and any(_kind(each) in ("right", "full") for each in joins)):
             raise Unsplit("rows that are made of rows that may be none")
+        # Of inner joins alone a condition may as well stand in WHERE, where queries are looked after.
+        alone = all(_kind(each) == "inner" for each in joins if not is_made_of_rows(each.this))
+        hard = [each for join_ in joins for each in conjuncts(join_.args.get("on")) if any(subqueries_in(each))] * alone
         leaves = [Join(kind="", rows=self._leaf(start.this, env))]
         leaves += [
             Join(
                 kind=_kind(each),
                 rows=self._leaf(each.this, env),
-                on=conjuncts(each.args.get("on")),
+                on=[part for part in conjuncts(each.args.get("on")) if part not in hard],
                 comma=not (each.args.get("on") or each.kind or each.side or each.method),
             )
             for each in joins
@@ -144,7 +147,7 @@ class Splitter:
         for each in made_of_rows:
             rows, on = unnested(self._graph, rows, each, needed)
             rest += on
-        return rows, rest
+        return rows, [*rest, *hard]
 
     def _leaf(self, node: exp.Expr, env: Environment) -> Rows:
         if node.args.get("joins") or node.args.get("pivots") or node.args.get("sample"):

@@ -7,7 +7,6 @@ changes to it once every operator has looked.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from raypipe.contracts import Trace
 from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
+from raypipe.plan.views.clocks import clock_row
 from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Relation, leaf_names
 from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
 
@@ -48,8 +48,7 @@ class Operators:
 
     def clock(self, plan: Clock, at: float, trace: Trace) -> pa.Table:
         """The time before goes, the time of the cut comes."""
-        moment = pa.array([datetime.fromtimestamp(at, UTC)], plan.out.columns.field(0).type)
-        now = given(pa.table([moment], plan.out.columns), 1)
+        now = given(clock_row(at).cast(plan.out.columns), 1)
         return self.multiset.total(plan.out.columns, [now, negated(scanned(trace))])
 
     def bilinear(self, plan: Bilinear, left: pa.Table, right: pa.Table, traces: Traces) -> pa.Table:
@@ -101,6 +100,7 @@ class Operators:
                 before = trace.probe(keys.rename_columns(list(read.key)))
             after = self.multiset.total(pa.schema(list(rows.schema)[:-1]), [before, rows]) if rows.num_rows else before
             inputs.append(expanded(after, read.relation))
+        self._check_recomputed(plan, sum(rows.num_rows for rows in inputs))
         out = traces(plan.out.name, plan.key)
         made_before = self._everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
@@ -214,6 +214,15 @@ class Operators:
                 rows=trace.count,
             )
         return scanned(trace)
+
+    @staticmethod
+    def _check_recomputed(plan: Keyed, rows: int) -> None:
+        if plan.most_rows is not None and rows > plan.most_rows:
+            raise LimitExceeded(
+                f"Its inputs have {rows:,} rows, and it is to be computed whole only up to {plan.most_rows:,}.",
+                remedy="Raise its recompute_rows; or write it without what needs that, then a change costs less, too.",
+                rows=rows,
+            )
 
     def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))

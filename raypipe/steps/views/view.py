@@ -32,7 +32,7 @@ class View:
         self.name = plan.name
         self._operators = Operators(sandbox, most_rows)
 
-    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float = 0.0) -> pa.Table:
+    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float) -> pa.Table:
         """Carries the view over an epoch.
 
         Args:

@@ -174,9 +174,16 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def check(sql: str, seed: int, *, writes: int = 40, tables: Mapping[str, TableSchema] = TABLES) -> str:
+def check(
+    sql: str,
+    seed: int,
+    *,
+    writes: int = 40,
+    tables: Mapping[str, TableSchema] = TABLES,
+    recompute_rows: int | None = None,
+) -> str:
     """Runs one view over random epochs; returns what went wrong, empty if nothing did."""
-    plan = compile_step("v", sql, tables, {})
+    plan = compile_step("v", sql, tables, {}, recompute_rows=recompute_rows)
     assert isinstance(plan, ViewPlan), sql
     return run(plan, seed, writes, tables)
 

@@ -147,7 +147,7 @@ def kept(plan: ViewPlan, history: History, cuts: Cuts, opening: Opening) -> Gene
                 view, adding = View(plan, sandbox), Multiset(sandbox)
                 while number < len(history.epochs):
                     work = state.begin(number if number else None)
-                    changes = view.run(history.epochs[number], work, first=not number)
+                    changes = view.run(history.epochs[number], work, first=not number, at=float(number))
                     if history.crashes[number] and number not in crashed:
                         crashed.add(number)
                         work.abort()

@@ -6,9 +6,12 @@ import pyarrow as pa
 import pytest
 from raypipe_view_cases import check
 
+from raypipe.contracts import Trace
+from raypipe.errors import InvariantBroken, LimitExceeded, SqlError
 from raypipe.model import Column, TableName, TableSchema
 from raypipe.plan import compile_step
 from raypipe.plan.views import Bilinear, Keyed, ViewPlan
+from raypipe.steps.views import operators
 
 
 def events(name: str, key: tuple[str, ...]) -> TableSchema:
@@ -61,15 +64,47 @@ EVENT_TIME = {
 }
 OF_THE_CLOCK = {
     "the last minutes": "SELECT id, n FROM shop.a WHERE ts > now() - INTERVAL 10 MINUTE",
-    "the last minutes, grouped": "SELECT k, count(*) AS n FROM shop.c WHERE tz >= now() - INTERVAL 20 MINUTE GROUP BY k",
+    "the last minutes, grouped": "SELECT k, count(*) AS n FROM shop.c WHERE tz >= now() - INTERVAL 20 MINUTE "
+    "GROUP BY k",
     "not yet": "SELECT id FROM shop.a WHERE current_timestamp < ts + INTERVAL 5 MINUTE AND n > 0",
     "between": "SELECT id FROM shop.a WHERE ts BETWEEN now() - INTERVAL 15 MINUTE AND now()",
-    "groups that are old": "SELECT k, max(ts) AS last FROM shop.a GROUP BY k HAVING max(ts) < now() - INTERVAL 5 MINUTE",
+    "groups that are old": "SELECT k, max(ts) AS last FROM shop.a GROUP BY k "
+    "HAVING max(ts) < now() - INTERVAL 5 MINUTE",
     "days": "SELECT id, n FROM shop.a WHERE day <= today() AND day > current_date - 2",
-    "joined": "SELECT a.id, b.id AS other FROM shop.a a JOIN shop.b b ON a.k = b.k WHERE a.ts > now() - INTERVAL 9 MINUTE",
-    "newest of a table": "SELECT k, count(*) AS n FROM shop.a WHERE ts <= (SELECT max(ts) - INTERVAL 5 MINUTE FROM shop.b)"
-    " GROUP BY k",
-    "newest of itself": f"SELECT * FROM ({TUMBLE}) WHERE starts + INTERVAL 10 MINUTE <= (SELECT max(ts) FROM shop.a)",
+    "today": "SELECT id FROM shop.a WHERE day = current_date",
+    "joined": "SELECT a.id, b.id AS other FROM shop.a a JOIN shop.b b ON a.k = b.k AND a.ts > now() - INTERVAL 9 MINUTE",
+    "within a query": "SELECT id FROM shop.a a WHERE EXISTS "
+    "(SELECT 1 FROM shop.b b WHERE b.k = a.k AND b.ts > now() - INTERVAL 15 MINUTE)",
+}
+OF_A_WATERMARK = {
+    "rows": "SELECT k, count(*) AS n FROM shop.a WHERE ts <= (SELECT max(ts) - INTERVAL 5 MINUTE FROM shop.b) "
+    "GROUP BY k",
+    "windows": f"SELECT * FROM ({TUMBLE}) WHERE starts + INTERVAL 10 MINUTE <= (SELECT max(ts) FROM shop.a)",
+    "windows by key": "SELECT k, time_bucket(INTERVAL 10 MINUTE, ts) AS starts, sum(n) AS s FROM shop.a "
+    "GROUP BY k, starts HAVING starts + INTERVAL 10 MINUTE <= (SELECT max(ts) - INTERVAL 5 MINUTE FROM shop.a)",
+    "sessions": f"SELECT * FROM ({SESSION}) WHERE ends <= (SELECT max(ts) - INTERVAL 5 MINUTE FROM shop.a)",
+    "of a table without a key": "SELECT DISTINCT k FROM shop.c "
+    "WHERE tz < (SELECT max(tz) - INTERVAL 10 MINUTE FROM shop.c)",
+}
+PIVOTS = {
+    "of a table": "FROM shop.c PIVOT (sum(n) FOR k IN (1, 2, 3))",
+    "of a query": "SELECT p.day, p.b + 1 AS x FROM (SELECT k, day, n FROM shop.a) "
+    "PIVOT (count(*) FOR k IN (1 AS a, 2 AS b)) p WHERE p.day IS NOT NULL",
+    "by several columns": "WITH c AS (SELECT k, day, n, id FROM shop.a) "
+    "SELECT * FROM c PIVOT (median(id) AS m, max(id) FOR k IN (1, 2) n IN (1, 2))",
+    "as a statement": "PIVOT shop.a ON k IN (1, 2, NULL) USING sum(n) AS s, count(*) GROUP BY day",
+    "beside a join": "WITH p AS (PIVOT shop.a ON n IN (1, 2) USING count(*) GROUP BY k) "
+    "SELECT b.id, p.* FROM p JOIN shop.b b ON b.k = p.k",
+}
+RECOMPUTED = {
+    "depths": "WITH RECURSIVE r(id, depth) AS (SELECT id, 0 FROM shop.a WHERE k IS NULL UNION ALL "
+    "SELECT o.id, r.depth + 1 FROM shop.a o JOIN r ON o.k = r.id WHERE r.depth < 6) "
+    "SELECT r.id, max(r.depth) AS d FROM r GROUP BY r.id",
+    "reach": "WITH RECURSIVE r AS (SELECT id, id AS root FROM shop.a WHERE n > 1 UNION "
+    "SELECT o.id, r.root FROM shop.b o, r WHERE o.k = r.id) SELECT * FROM r",
+    "columns as rows": "UNPIVOT shop.a ON id, k INTO NAME what VALUE v",
+    "some columns as rows": "SELECT day, what, v FROM shop.a UNPIVOT (v FOR what IN (id, k)) WHERE v > 1",
+    "how long ago": "SELECT id, date_diff('minute', ts, now()::TIMESTAMP) AS minutes FROM shop.a WHERE ts < now() OR n > 1",
 }
 
 
@@ -86,6 +121,63 @@ def test_a_view_over_event_time_equals_its_sql(what: str, seed: int) -> None:
 def test_a_view_changes_as_time_goes_by_and_equals_its_sql(what: str, seed: int) -> None:
     for each in range(4):
         assert not check(OF_THE_CLOCK[what], seed + each, tables=TABLES)
-    plan = compile_step("v", OF_THE_CLOCK[what], TABLES, {})
+    assert follows_a_bound(OF_THE_CLOCK[what])
+
+
+@pytest.mark.parametrize("what", OF_A_WATERMARK)
+def test_what_is_emitted_on_close_equals_its_sql_over_the_tables_of_the_cut(what: str, seed: int) -> None:
+    for each in range(3):
+        assert not check(OF_A_WATERMARK[what], seed + each, tables=TABLES)
+    assert follows_a_bound(OF_A_WATERMARK[what])
+
+
+@pytest.mark.parametrize("what", PIVOTS)
+def test_a_pivot_with_listed_values_equals_its_sql(what: str, seed: int) -> None:
+    assert not check(PIVOTS[what], seed, tables=TABLES)
+    plan = compile_step("v", PIVOTS[what], TABLES, {})
     assert isinstance(plan, ViewPlan)
-    assert any(isinstance(each, Bilinear) and each.between for each in plan.operators)
+    assert not [each.what for each in plan.operators if isinstance(each, Keyed) and each.constant]
+
+
+@pytest.mark.parametrize("what", RECOMPUTED)
+def test_what_is_computed_whole_by_choice_equals_its_sql(what: str, seed: int) -> None:
+    assert not check(RECOMPUTED[what], seed, tables=TABLES, recompute_rows=1000)
+    with pytest.raises(SqlError):
+        compile_step("v", RECOMPUTED[what], TABLES, {})
+
+
+def test_a_step_that_is_computed_whole_stops_over_its_bound_and_says_so() -> None:
+    with pytest.raises(LimitExceeded, match="Its inputs have [0-9]+ rows, and it is to be computed whole only up to 3"):
+        check(RECOMPUTED["reach"], 1, tables=TABLES, recompute_rows=3)
+
+
+def follows_a_bound(sql: str) -> bool:
+    """Whether only the rows that the bound passes are looked at, and nothing is computed from all rows."""
+    plan = compile_step("v", sql, TABLES, {})
+    assert isinstance(plan, ViewPlan)
+    constant = [each.what for each in plan.operators if isinstance(each, Keyed) and each.constant]
+    return not constant and any(isinstance(each, Bilinear) and each.between for each in plan.operators)
+
+
+_PASSED = operators.Operators._passed
+
+
+def test_rows_that_the_time_passes_and_that_are_forgotten_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(self: operators.Operators, plan: Bilinear, bounds: pa.Table, trace: Trace) -> pa.Table | None:
+        found = _PASSED(self, plan, bounds, trace)
+        return None if found is None else found.slice(0, 0)
+
+    monkeypatch.setattr(operators.Operators, "_passed", forgetful)
+    assert any(found_out(OF_THE_CLOCK["the last minutes"], each) for each in range(8))
+
+
+def test_a_bound_that_moves_far_looks_at_all_rows(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(operators, "MOST_SLICES", 2)
+    assert not check(OF_THE_CLOCK["between"], seed, tables=TABLES)
+
+
+def found_out(sql: str, seed: int) -> bool:
+    try:
+        return bool(check(sql, seed, tables=TABLES))
+    except (AssertionError, InvariantBroken):
+        return True

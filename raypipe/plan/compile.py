@@ -66,7 +66,7 @@ def compile_step(
         _create_inputs(sandbox, inputs)
         reads = [reference.relation for reference in resolve(text, tree, inputs)]
         columns = _columns(sandbox, text)
-        names = {column.lower() for schema in inputs.values() for column in schema.names}
+        names = {column.lower() for relation in reads for column in inputs[relation].names}
         if (stateful or allowed.stateful(tree, names) or recompute_rows is not None) and reads:
             return compile_view(text, inputs, input_views, columns, reads, sandbox, recompute_rows)
         paths = Rewriter(text, inputs, sandbox).paths(tree)

@@ -240,7 +240,8 @@ def _singles(condition: exp.Expr) -> list[exp.Expr]:
 
 
 def _slice(moment: exp.Expr) -> exp.Expr:
-    """Number of the slice of time that a moment lies in; NULL for NULL and for infinity."""
-    plain = exp.cast(moment.copy(), "TIMESTAMP")
+    """Number of the slice of time that a moment lies in; NULL for NULL, for infinity and for what is nearly so."""
+    # A day too far away to be a TIMESTAMP is passed by no bound that is one.
+    plain = exp.TryCast(this=moment.copy(), to=exp.DataType.build("TIMESTAMP", dialect="duckdb"))
     number = exp.IntDiv(this=exp.func("epoch_us", plain), expression=exp.Literal.number(SLICE_S * 1_000_000))
     return exp.Case(ifs=[exp.If(this=exp.func("isfinite", plain.copy()), true=number)])

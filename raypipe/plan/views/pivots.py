@@ -24,8 +24,11 @@ def without_pivots(tree: exp.Expr, sandbox: Sandbox) -> exp.Expr:
     Raises:
         Refused: a PIVOT is of another kind.
     """
-    if isinstance(tree, exp.Pivot) and tree.args.get("unpivot"):
-        tree = exp.select("*").from_(exp.Subquery(this=tree))
+    for unpivot in [each for each in tree.find_all(exp.Pivot) if each.args.get("unpivot")]:
+        if unpivot.arg_key != "pivots":
+            select = _standard(unpivot)
+            tree = select if unpivot is tree else tree
+            unpivot.replace(select)
     # The innermost first: another one may stand in what it reads.
     for pivot in reversed([each for each in tree.find_all(exp.Pivot) if not each.args.get("unpivot")]):
         ctes = _visible(pivot)
@@ -49,6 +52,20 @@ def without_pivots(tree: exp.Expr, sandbox: Sandbox) -> exp.Expr:
                 return select
             pivot.replace(select)
     return tree
+
+
+def _standard(unpivot: exp.Pivot) -> exp.Select:
+    """UNPIVOT as the standard writes it, which names can be resolved in: ``FROM t UNPIVOT (value FOR name IN (…))``."""
+    into = unpivot.args.get("into")
+    values = into.expressions if into is not None else [exp.column("value")]
+    if len(values) != 1 or unpivot.args.get("include_nulls") is not None or unpivot.args.get("with_") is not None:
+        raise Refused("UNPIVOT of another form", "UNPIVOT of single columns")
+    name = into.this.this if into is not None else exp.to_identifier("name")
+    value = values[0].this if isinstance(values[0], exp.Column) else values[0]
+    field = exp.In(this=name.copy(), expressions=[each.copy() for each in unpivot.expressions])
+    source = unpivot.this.copy()
+    source.set("pivots", [exp.Pivot(expressions=[value.copy()], fields=[field], unpivot=True)])
+    return exp.select("*").from_(source)
 
 
 def _grouped(

@@ -20,8 +20,9 @@ from raypipe.plan.views.clocks import clock_row
 from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Relation, leaf_names
 from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
 
-# How many slices of time a bound may pass before all rows are looked at instead.
-MOST_SLICES = 50_000
+# So many slices of time are looked up however few rows there are; it takes a millisecond. Where a bound passes more
+# slices than there are rows, all rows are looked at instead.
+FEW_SLICES = 1000
 # Finds the trace of a relation by a key.
 Traces = Callable[[str, tuple[str, ...]], Trace]
 
@@ -186,12 +187,12 @@ class Operators:
         return pa.concat_tables([negated(given(then, 1)), given(now, 1)])
 
     def _passed(self, plan: Bilinear, bounds: pa.Table, trace: Trace) -> pa.Table | None:
-        """Rows of the slices between a bound before and after; None if those are too many to look at one by one."""
+        """Rows of the slices between a bound before and after; None if they are to be sought among all rows."""
         slices = bounds.column(plan.right_key[0])
         if bounds.num_rows < 2 or slices.null_count:
             return None
         first, last = pc.min(slices).as_py(), pc.max(slices).as_py()
-        if last - first >= MOST_SLICES:
+        if last - first >= max(FEW_SLICES, trace.count):
             return None
         found = trace.probe(pa.table({plan.left_key[0]: pa.array(np.arange(first, last + 1), pa.int64())}))
         return found.cast(weighted(trace.schema.columns))

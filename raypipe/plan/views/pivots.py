@@ -35,8 +35,9 @@ def without_pivots(tree: exp.Expr, sandbox: Sandbox) -> exp.Expr:
         if pivot.arg_key == "pivots":
             source = pivot.parent
             assert source is not None
-            if len(source.args["pivots"]) != 1 or source.args.get("joins"):
-                raise Refused("PIVOT beside something else at the same table", _NEAREST)
+            # DuckDB reads PIVOT after a join as one of all that was joined, sqlglot as one of the last table.
+            if len(source.args["pivots"]) != 1 or source.args.get("joins") or not isinstance(source.parent, exp.From):
+                raise Refused("PIVOT after something else in a FROM", "PIVOT in a query of its own, (FROM … PIVOT …),")
             alias = pivot.args.get("alias") or source.args.get("alias")
             pivot.set("alias", None)
             select = _grouped(pivot, source, pivot.args["fields"], pivot.expressions, ctes, sandbox, source)

@@ -103,6 +103,12 @@ def test_a_pivot_without_a_list_of_values_is_refused_because_its_columns_would_c
     assert "uses PIVOT (line 1, column 1) without a list of values" in error.message
 
 
+def test_a_pivot_after_a_join_is_refused_because_parsers_read_it_differently() -> None:
+    pivot = "PIVOT (sum(amount) FOR user IN ('a') GROUP BY placed_at)"
+    error = refusal(f"SELECT * FROM shop.people p JOIN shop.orders o ON o.id = p.id {pivot}")
+    assert "uses PIVOT after something else in a FROM" in error.message
+
+
 def test_a_column_with_the_name_of_such_a_call_is_a_column() -> None:
     plan = compile_step("logins", 'SELECT id, user, "current_date" FROM shop.people', INPUTS, {}, "")
     assert plan.schema.names == ("id", "user", "current_date")

@@ -187,7 +187,7 @@ def test_a_run_until_idle_loads_and_a_second_one_follows_the_changes(runner: Run
     loads_and_follows(runner, shop)
     report = verify(shop.plan())
     assert report.ok, report.to_json()
-    assert {table.table for table in report.tables} == {"paid", "money", "large", "totals", "orders"}
+    assert {table.table for table in report.tables} == {"paid", "money", "large", "recent", "totals", "orders"}
 
 
 def test_a_log_in_kafka_serves_every_runner(runner: Runner, tmp_path: Path, kafka: KafkaCluster) -> None:

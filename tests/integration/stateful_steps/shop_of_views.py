@@ -63,6 +63,7 @@ sinks:
   office:
     url: "sqlite:///office.db"
     tables: {{totals: {{from: totals}}, named: {{from: named}}, words: {{from: words}}{more}}}
+limits: {{state_shards: {shards}}}
 """
 # Orders have no time of their own; this one lies up to eleven years before the end of 2030.
 MOMENT = "(TIMESTAMP '2030-12-31' - to_days(cents))"
@@ -72,8 +73,9 @@ TOTALS = "SELECT customer, count(*) AS n, sum(cents) AS cents, sum(rate) AS rate
 class Shop:
     """A folder with a source and a pipeline file."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, shards: int = 1) -> None:
         self.folder = folder
+        self.shards = shards
         self._chance = random.Random(seed)
         self.execute(
             "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT)",
@@ -83,7 +85,8 @@ class Shop:
         self.write()
 
     def write(self, totals: str = TOTALS, more: str = "") -> None:
-        (self.folder / "pipeline.yaml").write_text(FILE.format(totals=totals, more=more, moment=MOMENT))
+        text = FILE.format(totals=totals, more=more, moment=MOMENT, shards=self.shards)
+        (self.folder / "pipeline.yaml").write_text(text)
 
     def plan(self) -> Plan:
         return assemble(load(self.folder / "pipeline.yaml"))

@@ -162,7 +162,7 @@ class Reader:
             if piece is not None:
                 self._take_note(pump, source, log, order, piece)
                 continue
-            if self._ticking.tick(pump, log):
+            if self._ticking.tick(pump):
                 continue
             kept = self._requests.kept(source)
             self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position, kept=kept)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from raypipe.contracts import Log
 from raypipe.engine.pump import Pump
 
 
@@ -19,7 +18,7 @@ class Ticking:
         self._period_s = period_s
         self._due = 0.0
 
-    def tick(self, pump: Pump, log: Log) -> bool:
+    def tick(self, pump: Pump) -> bool:
         """Makes a cut if the newest one, whoever made it, is old; returns whether it did.
 
         Raises:
@@ -28,7 +27,7 @@ class Ticking:
         now = time.monotonic()
         if self._period_s is None or now < self._due:
             return False
-        cut = log.last_cut()
+        cut = pump.newest_cut()
         age_s = time.time() - cut.at if cut is not None else 0.0
         if 0 <= age_s < self._period_s:  # a clock that was set back makes an age below 0
             self._due = now + self._period_s - age_s

@@ -137,7 +137,7 @@ def test_no_cut_is_made_inside_a_transaction_or_before_the_first_cut_or_if_nobod
         assert not standing(log, claim).stand_still()
         log.begin("shop", claim).commit("1", boundary=True, loading=["shop.tasks"])
         log.begin("other", claim).commit("1", boundary=True, loading=["other.tasks"])
-        assert not Ticking(None).tick(standing(log, claim), log)
+        assert not Ticking(None).tick(standing(log, claim))
         assert standing(log, claim).stand_still()
         last = log.last_cut()
         assert last is not None

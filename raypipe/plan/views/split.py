@@ -125,14 +125,24 @@ class Splitter:
         start = node.args.get("from_")
         if start is None:
             raise Unsplit("a SELECT without FROM")
-        joins = node.args.get("joins") or ()
+        joins = list(node.args.get("joins") or ())
+        kept_right = any(_kind(each) in ("right", "full") for each in joins)
+        if is_made_of_rows(start.this):
+            raise Unsplit("rows that are made of rows that may be none")
+        first = self._leaf(start.this, env)
+        # What is made of the first table's rows alone is there before anything is joined to it; a comma binds weaker.
+        while joins and is_made_of_rows(joins[0].this) and (joins[0].kind or not kept_right):
+            if any(any(subqueries_in(each)) for each in conjuncts(joins[0].args.get("on"))):
+                break
+            first, on = unnested(self._graph, first, joins.pop(0), needed)
+            first = first.filtered(on)
         made_of_rows = [each for each in joins if is_made_of_rows(each.this)]
-        if is_made_of_rows(start.this) or (made_of_rows and any(_kind(each) in ("right", "full") for each in joins)):
+        if made_of_rows and kept_right:
             raise Unsplit("rows that are made of rows that may be none")
         # Of inner joins alone a condition may as well stand in WHERE, where queries are looked after.
         alone = all(_kind(each) == "inner" for each in joins if not is_made_of_rows(each.this))
         hard = [each for join_ in joins for each in conjuncts(join_.args.get("on")) if any(subqueries_in(each))] * alone
-        leaves = [Join(kind="", rows=self._leaf(start.this, env))]
+        leaves = [Join(kind="", rows=first)]
         leaves += [
             Join(
                 kind=_kind(each),

@@ -61,6 +61,10 @@ EVENT_TIME = {
     "GROUP BY ALL",
     "rows of rows beside a join": "SELECT a.id, b.n, w.x, v.y FROM shop.a a LEFT JOIN shop.b b ON a.k = b.k, "
     "unnest([a.n, a.k]) AS w(x), unnest([w.x, b.n]) AS v(y) WHERE w.x > 0",
+    "rows of rows before joins": "SELECT a.id, v.x, b.id AS other, c.n FROM shop.a a "
+    "CROSS JOIN unnest([a.n, a.k]) AS v(x) LEFT JOIN shop.b b ON b.k = v.x FULL JOIN shop.c c ON c.k = b.n",
+    "rows of rows of rows": "SELECT a.id, w.y, b.id AS other FROM shop.a a, unnest([a.n, a.k]) AS v(x), "
+    "unnest([v.x, 2]) AS w(y) LEFT JOIN shop.b b ON b.k = w.y WHERE a.n > 0",
     "sessions": SESSION,
     "interval join": "SELECT a.id, b.id AS other FROM shop.a a JOIN shop.b b "
     "ON a.k = b.k AND b.ts BETWEEN a.ts - INTERVAL 10 MINUTE AND a.ts + INTERVAL 10 MINUTE",

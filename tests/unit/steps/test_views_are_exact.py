@@ -92,9 +92,9 @@ def _every_row_once(rows: pa.Table, relation: str) -> pa.Table:
 
 
 def _left_changes_alone(
-    self: operators.Operators, plan: object, left: pa.Table, right: pa.Table, traces: object
+    self: operators.Operators, plan: object, left: pa.Table, right: pa.Table, *rest: object
 ) -> pa.Table:
-    return _BILINEAR(self, plan, left, right.slice(0, 0), traces)  # type: ignore[arg-type]
+    return _BILINEAR(self, plan, left, right.slice(0, 0), *rest)  # type: ignore[arg-type]
 
 
 def _result_forgotten(rows: pa.Table) -> pa.Table:

@@ -15,8 +15,8 @@ from benchmarks.postgres.recvlogical import Recvlogical
 
 # So much is read by both before anything is timed: a broker and a server that have just started are slow for everybody.
 WARM_CHANGES = 50_000
-# And then so much, each time with a checkpoint, which moves the place on from which a server decodes for a slot; it lags
-# behind what was confirmed, and what lies between is decoded once more, for nobody.
+# And then so much, with a checkpoint each time, which moves the place on from which a server decodes for a slot: that
+# lags behind what was confirmed, and what lies between is decoded once more, for nobody.
 CONFIRMED_CHANGES = 5_000
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source, StateReport
 from raypipe.errors import RaypipeError, StateLost
 from raypipe.local.carry import carry
 from raypipe.local.demand import Demand
@@ -101,6 +101,10 @@ class LocalCrew:
         """Passes it on to the state."""
         if self._stateful is not None:
             self._stateful.keep(cuts)
+
+    def state_reports(self) -> tuple[StateReport, ...]:
+        """What the state says of itself."""
+        return self._stateful.reports() if self._stateful is not None else ()
 
     def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts one thread for each instance."""

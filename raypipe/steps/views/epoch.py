@@ -120,6 +120,17 @@ class Views:
         views = [trace for step in self._steps if isinstance(step, View) for trace in step.plan.traces]
         return [*{feed.trace.name: feed.trace for feed in self._feeds.values()}.values(), *views]
 
+    @property
+    def steps(self) -> dict[str, str]:
+        """By trace of an operator, the step whose it is."""
+        views = [step for step in self._steps if isinstance(step, View)]
+        return {trace.name: view.name for view in views for trace in view.plan.traces}
+
+    @property
+    def held_inputs(self) -> dict[str, str]:
+        """By trace of an input, the relation that it holds rows of."""
+        return {feed.trace.name: feed.relation for feed in self._feeds.values()}
+
     def kept(self, note: str) -> frozenset[str]:
         """Names of the traces that a version's note relies on, as far as they are among ours."""
         progress = Progress.from_json(note)

@@ -113,7 +113,8 @@ class _Assembly:
         for name in self._order():
             inputs = {relation: schema for relation, schema in self._schemas.items() if relation not in self._broken}
             try:
-                step = compile_step(name, self._pipeline.steps[name].sql, inputs, self._views)
+                spec = self._pipeline.steps[name]
+                step = compile_step(name, spec.sql, inputs, self._views, recompute_rows=spec.recompute_rows)
             except RaypipeError as error:
                 # Ordering has found every name a step reads, so one that is missing here is broken and told already.
                 if not (self._broken and isinstance(error, SchemaMismatch)):

@@ -117,6 +117,7 @@ class LocalCrew:
                 reload=[each for each in reload if each.instance == instance.name],
                 poll_bytes=int(self._plan.limits.get("poll_bytes", 16 << 20)),
                 log_bytes=int(self._plan.limits.get("log_bytes", 4 << 30)),
+                clock_s=self._plan.clock_s,
             )
             self._readers[instance.name].start()
 

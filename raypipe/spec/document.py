@@ -51,6 +51,12 @@ class Step(_Section):
         description="One SELECT (or SELECTs joined by UNION ALL) in DuckDB's SQL over `<source>.<table>` and other "
         "steps. Write it as a `|` block, so that errors name the right line."
     )
+    recompute_rows: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Computes the step whole, from all rows of its inputs, whenever one of them changes: for SQL that "
+        "cannot be kept up to date otherwise (`WITH RECURSIVE`, `UNPIVOT`, `now()` anywhere). The pipeline stops when "
+        "its inputs have more rows than this.",
+    )
 
 
 class SinkTable(_Section):

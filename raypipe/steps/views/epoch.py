@@ -288,10 +288,10 @@ class Epoch:
                 name: each.changes if each.whole else feeds[name].contents(work.trace(feeds[name].trace.name))
                 for name, each in made.items()
             }
-            changes = step.run(everything, work, first=True, exchange=self._exchange)
+            changes = step.run(everything, work, first=True, at=self._upto.at, exchange=self._exchange)
         else:
             given = {name: each.changes for name, each in made.items()}
-            changes = step.run(given, work, first=False, exchange=self._exchange)
+            changes = step.run(given, work, first=False, at=self._upto.at, exchange=self._exchange)
             if plan.name in self._whole:
                 changes = self._rows(step, work)
         anew = first or plan.name in self._whole

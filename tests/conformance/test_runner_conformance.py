@@ -293,8 +293,8 @@ def test_a_run_tells_where_it_stands(runner: Runner, shop: Shop) -> None:
         assert {report.cut} == held
         assert report.actor.startswith(f"{shop.name}/") == (runner is on_ray)
         assert report.folder.startswith(str(shop.folder))
-        assert report.steps.keys() == {"totals"}
-        assert report.inputs.keys() == {"paid", "shop.refunds"}
+        assert "totals" in report.steps
+        assert report.inputs.keys() >= {"paid", "shop.refunds"}
         assert 0 < report.total.bytes <= report.bytes <= report.limit
     assert status.stateful
     assert Status.from_json(status.to_json()) == status

@@ -311,7 +311,7 @@ def test_a_run_at_work_is_verified_while_its_tables_change(runner: Runner, shop:
     run.start()
     try:
         assert begun.wait(60)
-        for round_ in range(3):
+        for round_ in range(2):
             shop.change()
             shop.fill(20, start=10_000 * (round_ + 1))
             report = verify(shop.plan())

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
 from raypipe.errors import InvariantBroken
@@ -47,6 +48,12 @@ class Multiset:
         )
         return total.cast(weighted(columns))
 
+    def there(self, rows: pa.Table) -> pa.Table:
+        """The same rows, added up if some go."""
+        if all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks):
+            return rows
+        return self.total(pa.schema(list(rows.schema)[:-1]), [rows])
+
     def last(self, rows: pa.Table, names: Sequence[str]) -> np.ndarray:
         """Where the last row of each key is, ascending."""
         numbered = rows.select(list(names)).append_column(_ROW, pa.array(np.arange(rows.num_rows)))
@@ -71,6 +78,39 @@ class Multiset:
             return together.group_by(together.column_names, use_threads=False).aggregate([])
         found = self._sandbox.run("SELECT DISTINCT * FROM _raypipe_keys", {"_raypipe_keys": together})
         return found.cast(together.schema)
+
+
+def counts_once(rows: pa.Table) -> bool:
+    """Whether every row has the weight 1."""
+    return all((chunk.to_numpy() == 1).all() for chunk in rows.column(WEIGHT).chunks)
+
+
+def ascends(rows: pa.Table, names: Sequence[str]) -> bool:
+    """Whether each row's values in these columns are above those of the row before: then no two rows have the same.
+
+    False also where NULL is among them, or Arrow's order may not be that of equality.
+    """
+    columns = rows.select(list(names))
+    if not told_by_bytes(columns.schema):
+        return False
+    last: pa.RecordBatch | None = None
+    for batch in filter(len, columns.to_batches()):
+        if any(column.null_count for column in batch.columns):
+            return False
+        if last is not None and not _all_below(last, batch.slice(0, 1)):
+            return False
+        if not _all_below(batch.slice(0, batch.num_rows - 1), batch.slice(1)):
+            return False
+        last = batch.slice(batch.num_rows - 1)
+    return True
+
+
+def _all_below(lower: pa.RecordBatch, higher: pa.RecordBatch) -> bool:
+    *others, (low, high) = zip(lower.columns, higher.columns, strict=True)
+    below = pc.less(low, high)
+    for low, high in reversed(others):
+        below = pc.or_(pc.less(low, high), pc.and_(pc.equal(low, high), below))
+    return bool(pc.all(below, min_count=0).as_py())
 
 
 def told_by_bytes(columns: pa.Schema) -> bool:
@@ -134,10 +174,10 @@ def expanded(rows: pa.Table, relation: str) -> pa.Table:
     Raises:
         InvariantBroken: a row is there less than not at all.
     """
-    weights = rows.column(WEIGHT).to_numpy()
     bare = rows.drop_columns([WEIGHT])
-    if (weights == 1).all():
+    if counts_once(rows):
         return bare
+    weights = rows.column(WEIGHT).to_numpy()
     if (weights < 0).any():
         raise InvariantBroken(f"Relation {relation} lost a row that it never had.", relation=relation)
     return bare.take(pa.array(np.repeat(np.arange(len(weights)), weights)))

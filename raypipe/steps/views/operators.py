@@ -16,7 +16,7 @@ from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
 from raypipe.plan.views.model import Algebraic, Bilinear, Keyed, Linear, Relation, leaf_names
-from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
+from raypipe.steps.views.multiset import Multiset, counts_once, empty, expanded, given, negated, scanned, weighted
 
 # Finds the trace of a relation by a key.
 Traces = Callable[[str, tuple[str, ...]], Trace]
@@ -65,9 +65,12 @@ class Operators:
 
         Args:
             plan: Of the operator.
-            changes: Of each input, added up.
+            changes: Of each input, added up unless it is the first time.
             traces: As they stood before the epoch.
-            first: It has never run: what it makes of nothing counts, too.
+            first: It has never run: what it makes of nothing counts, too. Its traces are empty.
+
+        Returns:
+            Changes of its relation, added up unless it is the first time.
         """
         if not first and not any(rows.num_rows for rows in changes):
             return empty(plan.out.columns)
@@ -86,13 +89,16 @@ class Operators:
                 before = self._everything(plan, trace)
             else:
                 before = trace.probe(keys.rename_columns(list(read.key)))
-            after = self.multiset.total(pa.schema(list(rows.schema)[:-1]), [before, rows]) if rows.num_rows else before
+            after = before
+            if rows.num_rows:
+                columns = pa.schema(list(rows.schema)[:-1])
+                after = self.multiset.total(columns, [before, rows]) if before.num_rows else rows
             inputs.append(expanded(after, read.relation))
         out = traces(plan.out.name, plan.key)
         made_before = self._everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
-        made = self._sandbox.run(plan.sql, leaves).cast(plan.out.columns)
-        return self.multiset.total(plan.out.columns, [given(made, 1), negated(made_before)])
+        made = given(self._sandbox.run(plan.sql, leaves).cast(plan.out.columns), 1)
+        return made if first else self.multiset.total(plan.out.columns, [made, negated(made_before)])
 
     def algebraic(
         self, plan: Algebraic, changes: pa.Table, traces: Traces, *, first: bool
@@ -101,7 +107,7 @@ class Operators:
 
         Args:
             plan: Of the operator.
-            changes: Of its input; added up if it has extremes.
+            changes: Of its input; added up if it has extremes, unless it is the first time.
             traces: As they stood before the epoch.
             first: It has never run.
 
@@ -110,6 +116,8 @@ class Operators:
         """
         if not changes.num_rows and not (first and not plan.key):
             return empty(plan.out.columns), empty(plan.sums.columns)
+        if first and counts_once(changes):
+            return self._begun(plan, changes)
         sums = traces(plan.sums.name, plan.sums_key)
         if first:
             before = empty(plan.sums.columns)
@@ -139,6 +147,13 @@ class Operators:
         """What remembered groups are."""
         self._sandbox.register(leaf_names(plan.out.name, 3)[1], sums)
         return given(self._sandbox.query(plan.whole).cast(plan.out.columns), 1)
+
+    def _begun(self, plan: Algebraic, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+        made = self._sandbox.run(plan.first, {leaf_names(plan.out.name, 3)[0]: rows})
+        keys = list(plan.sums_key)
+        results = [f"o{place}" for place in range(len(plan.out.columns) - len(keys))]
+        groups = made.select([*keys, *results]).rename_columns(plan.out.columns.names).cast(plan.out.columns)
+        return given(groups, 1), given(made.select(plan.sums.columns.names).cast(plan.sums.columns), 1)
 
     def _added(self, plan: Algebraic, changes: pa.Table, before: pa.Table, rest: pa.Table) -> pa.Table:
         leaves = zip(leaf_names(plan.out.name, 3), (changes, before, rest), strict=True)

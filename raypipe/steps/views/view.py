@@ -42,7 +42,8 @@ class View:
             first: The state is empty, and the changes are all rows there are.
 
         Returns:
-            Changes of the view, weighted, each different row once, no weight 0.
+            Changes of the view, weighted, no weight 0; each different row once unless it is the first time, when all of
+            them come.
 
         Raises:
             SqlError: its SQL fails on the rows.
@@ -88,8 +89,12 @@ class View:
     def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
+        if first:
+            changes = {name: self._operators.multiset.there(rows) for name, rows in changes.items()}
         makers = {operator.out.name: operator for operator in self.plan.operators}
         columns = {name: operator.out.columns for name, operator in makers.items()}
+        # The first time all rows come and nothing goes: rows of which no two are equal are added up as they are.
+        apart = {name for name, operator in makers.items() if first and operator.out.unique}
 
         def traces(relation: str, key: tuple[str, ...]) -> Trace:
             return work.trace(self.plan.trace_name(relation, key))
@@ -99,7 +104,9 @@ class View:
                 operator = makers.get(relation)
                 # Under other names different rows are still different.
                 renamed = isinstance(operator, Linear) and set(columns[operator.input].names) <= set(operator.renames)
-                if isinstance(operator, Linear) and renamed:
+                if relation in apart:
+                    added[relation] = made[relation]
+                elif isinstance(operator, Linear) and renamed:
                     added[relation] = self._operators.linear(operator, total(operator.input))
                 else:
                     added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
@@ -113,21 +120,25 @@ class View:
                 made[name] = self._operators.bilinear(operator, left, right, traces)
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Algebraic):
-                rows = total(operator.input) if operator.extremes else made[operator.input]
+                rows = total(operator.input) if operator.extremes and not first else made[operator.input]
                 result, sums = self._operators.algebraic(operator, rows, traces, first=first)
                 added[name] = made[name] = result
                 added[operator.sums.name] = sums
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Keyed):
-                inputs = [total(each) for each in operator.inputs]
-                added[name] = made[name] = self._operators.keyed(operator, inputs, traces, first=first)
+                inputs = [made[each] if first else total(each) for each in operator.inputs]
+                made[name] = self._operators.keyed(operator, inputs, traces, first=first)
+                if not first:
+                    added[name] = made[name]
                 remembered.update(dict.fromkeys(operator.traces))
             else:
                 made[name] = self._stateless(operator, made, changes)
         # Only now: every operator has seen its traces as they stood before the epoch.
         for relation, key in remembered:
-            if total(relation).num_rows:
-                traces(relation, key).append(total(relation))
+            # A trace adds up what it takes, too: that costs more than here only where rows are there already.
+            rows = made[relation] if first and relation in made else total(relation)
+            if rows.num_rows:
+                traces(relation, key).append(rows)
         return total(self.plan.operators[-1].out.name)
 
     def _stateless(

@@ -1,7 +1,7 @@
 """Small Protocols between the engine and its adapters."""
 
 from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
-from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
+from raypipe.contracts.log import CanPrepare, Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.repair import CanBeRepaired, ComparesTables
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
 from raypipe.contracts.source import (
@@ -22,6 +22,7 @@ __all__ = [
     "WEIGHT_FIELD",
     "CanBeRepaired",
     "CanPauseLoads",
+    "CanPrepare",
     "CanReadAgain",
     "ComparesTables",
     "Crew",

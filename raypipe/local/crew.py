@@ -13,6 +13,7 @@ from raypipe.local.demand import Demand
 from raypipe.local.inline import Executor, InlineExecutor, Steps
 from raypipe.local.reader import Reader
 from raypipe.local.stateful import Stateful, StatefulExecutor
+from raypipe.local.threads import StatefulShards
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
 
@@ -39,7 +40,7 @@ class LocalCrew:
         steps: Steps,
         open_sinks: Callable[[Plan], Iterable[Sink]],
         demand: Demand,
-        stateful: Stateful | None,
+        stateful: Stateful | StatefulShards | None,
         open_log: Callable[[], Log],
         open_source: Callable[[str], Source],
     ) -> None:

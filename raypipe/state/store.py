@@ -31,8 +31,8 @@ from raypipe.state.writing import RunFile, blocks_of
 _CLAIMS = 16
 _PLACE_BYTES = 8
 
-# The name of a trace, and stored rows of it in order.
-Part: TypeAlias = tuple[str, Iterator[pa.RecordBatch]]
+# The versions that hold some rows, the name of their trace, and the rows as they are stored, in order.
+Part: TypeAlias = tuple[Collection[int], str, Iterator[pa.RecordBatch]]
 
 
 class Store:
@@ -142,33 +142,35 @@ class Store:
             self._check_open()
             self._write_anew({}, new_lineage())
 
-    def adopt(self, version: int, *, note: str, lineage: str, parts: Iterable[Part]) -> None:
-        """Takes over a version that was written elsewhere, in place of all that is held.
+    def adopt(self, notes: Mapping[int, str], *, lineage: str, parts: Iterable[Part]) -> None:
+        """Takes over versions that were written elsewhere, in place of all that is held.
 
         Args:
-            version: Number of its cut.
-            note: Kept with it.
+            notes: Kept with each version.
             lineage: See ``StateStore``.
-            parts: Sorted stored rows, each a run or a part of one; read one after another.
+            parts: Each a run or a part of one; read one after another.
 
         Raises:
             LimitExceeded: the state would outgrow its bound.
             RaypipeError: whatever the parts raise; the store holds what it held before.
         """
-        runs: list[tuple[str, Run]] = []
+        versions = {number: Version(note=note, runs={}) for number, note in notes.items()}
+        written: list[Run] = []
         try:
-            for trace, rows in parts:
+            for numbers, trace, rows in parts:
                 with self._lock:
                     self._check_room(0)
                 run = self._write_file(self._traces[trace], rows)
                 if run.rows:
-                    runs.append((trace, run))
+                    written.append(run)
+                    for number in numbers:
+                        runs = versions[number].runs
+                        runs[trace] = (*runs.get(trace, ()), run)
             with self._lock:
                 self._check_open()
-                by_trace = {name: tuple(run for trace, run in runs if trace == name) for name in self._traces}
-                self._write_anew({version: Version(note=note, runs=by_trace)}, lineage)
+                self._write_anew(versions, lineage)
         finally:
-            for _, run in runs:
+            for run in written:
                 self.release(run.name)
 
     def holds(self, trace: str) -> bool:

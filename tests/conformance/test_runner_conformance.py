@@ -246,13 +246,25 @@ def test_state_that_went_away_or_is_damaged_is_loaded_anew(runner: Runner, shop:
     shop.change()
     runner(shop.plan(), until="idle")
     assert verify(shop.plan()).ok
-    [newest] = sorted((shop.folder / f"{shop.name}.state" / "traces").glob("*.commit"))[-1:]
+    [newest] = sorted((shop.folder / f"{shop.name}.state" / "1" / "0" / "traces").glob("*.commit"))[-1:]
     content = bytearray(newest.read_bytes())
     content[200:300] = bytes(100)  # of a run; the manifest stands at the end
     newest.write_bytes(content)
     shop.execute("UPDATE orders SET status = 'paid', amount = amount + 1")
     runner(shop.plan(), until="idle")
     assert verify(shop.plan()).ok
+
+
+def test_state_goes_on_in_another_number_of_shards(runner: Runner, shop: Shop) -> None:
+    shop.fill(2000)
+    runner(shop.plan(), until="idle")
+    for number, shards in enumerate((3, 2, 1)):
+        shop.write(limits=f"limits: {{state_shards: {shards}}}")
+        shop.execute(f"UPDATE orders SET customer = 'new {number}' WHERE id % 100 = {number}")
+        status = runner(shop.plan(), until="idle")
+        assert verify(shop.plan()).ok
+        assert status.rows < 1000, "nothing is loaded again"
+        assert [path.name for path in (shop.folder / f"{shop.name}.state").iterdir()] == [str(shards)]
 
 
 def test_a_run_ends_when_told_and_the_next_resumes(runner: Runner, shop: Shop) -> None:

@@ -6,7 +6,7 @@ changes to it once every operator has looked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -60,13 +60,22 @@ class Operators:
         """An inner join of all rows."""
         return self._weighted(plan, [left, right]) if left.num_rows and right.num_rows else empty(plan.out.columns)
 
-    def keyed(self, plan: Keyed, changes: Sequence[pa.Table], traces: Traces, *, first: bool) -> pa.Table:
+    def keyed(
+        self,
+        plan: Keyed,
+        changes: Sequence[pa.Table],
+        traces: Traces,
+        held: Mapping[str, pa.Table] | None = None,
+        *,
+        first: bool,
+    ) -> pa.Table:
         """fragment(rows of the affected keys, after) - what it made for them before.
 
         Args:
             plan: Of the operator.
             changes: Of each input, added up unless it is the first time.
             traces: As they stood before the epoch.
+            held: All rows of inputs whose trace lies elsewhere, by relation.
             first: It has never run: what it makes of nothing counts, too. Its traces are empty.
 
         Returns:
@@ -84,18 +93,19 @@ class Operators:
             )
         inputs = []
         for read, rows in zip(plan.reads, changes, strict=True):
-            trace = traces(read.relation, read.key or ())
-            if keys is None or read.key is None:
-                before = self._everything(plan, trace)
+            if held and read.relation in held and read.key is None:
+                before = held[read.relation]
+            elif keys is None or read.key is None:
+                before = self.everything(plan, traces(read.relation, read.key or ()))
             else:
-                before = trace.probe(keys.rename_columns(list(read.key)))
+                before = traces(read.relation, read.key).probe(keys.rename_columns(list(read.key)))
             after = before
             if rows.num_rows:
                 columns = pa.schema(list(rows.schema)[:-1])
                 after = self.multiset.total(columns, [before, rows]) if before.num_rows else rows
             inputs.append(expanded(after, read.relation))
         out = traces(plan.out.name, plan.key)
-        made_before = self._everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
+        made_before = self.everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
         made = given(self._sandbox.run(plan.sql, leaves).cast(plan.out.columns), 1)
         return made if first else self.multiset.total(plan.out.columns, [made, negated(made_before)])
@@ -164,7 +174,7 @@ class Operators:
         trace = traces(plan.input, plan.key)
         columns = trace.schema.columns
         if not plan.key:
-            return self.multiset.total(columns, [self._everything(plan, trace), changes])
+            return self.multiset.total(columns, [self.everything(plan, trace), changes])
         before = trace.probe(lost.rename_columns(list(plan.key)))
         same = " AND ".join(
             f"c.{quote(name)} IS NOT DISTINCT FROM l.{key}" for name, key in zip(plan.key, plan.sums_key, strict=True)
@@ -194,7 +204,12 @@ class Operators:
         found = trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
         return found.cast(weighted(trace.schema.columns))
 
-    def _everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
+    def everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
+        """All rows of a trace.
+
+        Raises:
+            LimitExceeded: they are more than an operator may read at once.
+        """
         if trace.count > self._most_rows:
             what = plan.what if isinstance(plan, Keyed) else "group"
             raise LimitExceeded(

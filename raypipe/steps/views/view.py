@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
 
-from raypipe.contracts import Trace, Work
+from raypipe.contracts import Trace, TraceSchema, Work
 from raypipe.errors import LimitExceeded, RaypipeError, SqlError
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views.model import Algebraic, Bilinear, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
+from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.multiset import scanned, weighted
-from raypipe.steps.views.operators import Operators
+from raypipe.steps.views.operators import Operators, Traces
 
 MOST_ROWS = 5_000_000
 
@@ -31,8 +32,9 @@ class View:
         self.plan = plan
         self.name = plan.name
         self._operators = Operators(sandbox, most_rows)
+        self._columns = {operator.out.name: operator.out.columns for operator in plan.operators}
 
-    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
+    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, exchange: Exchange = ALONE) -> pa.Table:
         """Carries the view over an epoch.
 
         Args:
@@ -40,17 +42,18 @@ class View:
                 changes may be left out.
             work: State as it stood before the epoch; takes what is to be remembered.
             first: The state is empty, and the changes are all rows there are.
+            exchange: With the other shards, whose changes are theirs.
 
         Returns:
             Changes of the view, weighted, no weight 0; each different row once unless it is the first time, when all of
-            them come.
+            them come. All of them at the first shard.
 
         Raises:
             SqlError: its SQL fails on the rows.
             LimitExceeded: it took too long, too much memory or too many rows.
         """
         try:
-            return self._run(changes, work, first=first)
+            return self._run(changes, work, exchange, first=first)
         except duckdb.Error as error:
             raise self._failure(error) from None
         except LimitExceeded as error:
@@ -61,16 +64,21 @@ class View:
                 **error.fields,  # type: ignore[arg-type]
             ) from error
 
-    def contents(self, everything: Mapping[str, pa.Table], work: Work) -> pa.Table:
-        """All rows of the view as the state has them, weighted; nothing is remembered.
+    def contents(self, everything: Mapping[str, pa.Table], work: Work, exchange: Exchange = ALONE) -> pa.Table:
+        """All rows of the view as the state has them, weighted, at the first shard; nothing is remembered.
 
         What a keyed operator made is read and not computed again, so it is what those below were told, to the last bit.
 
         Args:
-            everything: All rows of the inputs.
+            everything: All rows of the inputs that are this shard's.
             work: The state.
+            exchange: With the other shards.
         """
         made: dict[str, pa.Table] = {}
+
+        def here(relation: str, key: tuple[str, ...]) -> pa.Table:
+            return exchange.by_key(made[relation], self._trace(relation, key))
+
         for operator in self.plan.operators:
             name = operator.out.name
             if isinstance(operator, Keyed):
@@ -80,15 +88,17 @@ class View:
                 trace = work.trace(self.plan.trace_name(operator.sums.name, operator.sums_key))
                 made[name] = self._operators.whole(operator, scanned(trace))
             elif isinstance(operator, Bilinear):
-                made[name] = self._operators.product(operator, made[operator.left], made[operator.right])
+                left, right = here(operator.left, operator.left_key), here(operator.right, operator.right_key)
+                made[name] = self._operators.product(operator, left, right)
             else:
                 made[name] = self._stateless(operator, made, everything)
         last = self.plan.operators[-1].out
-        return self._operators.multiset.total(last.columns, [made[last.name]])
+        return self._operators.multiset.total(last.columns, [here(last.name, ())])
 
-    def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
+    def _run(self, changes: Mapping[str, pa.Table], work: Work, exchange: Exchange, *, first: bool) -> pa.Table:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
+        arrived: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
         if first:
             changes = {name: self._operators.multiset.there(rows) for name, rows in changes.items()}
         makers = {operator.out.name: operator for operator in self.plan.operators}
@@ -112,34 +122,76 @@ class View:
                     added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
             return added[relation]
 
+        def here(relation: str, key: tuple[str, ...]) -> pa.Table:
+            """A relation's changes whose key is this shard's, added up."""
+            if exchange.shards == 1:
+                return total(relation)
+            if (relation, key) not in arrived:
+                rows = exchange.by_key(total(relation), self._trace(relation, key))
+                arrived[relation, key] = self._operators.multiset.total(columns[relation], [rows])
+            return arrived[relation, key]
+
+        # What only comes need not be added up for an operator that looks at single rows, nor for a trace.
+        loose = first and exchange.shards == 1
+
+        def taken(relation: str, key: tuple[str, ...]) -> pa.Table:
+            return made[relation] if loose and relation in made else here(relation, key)
+
         remembered: dict[tuple[str, tuple[str, ...]], None] = {}
         for operator in self.plan.operators:
             name = operator.out.name
             if isinstance(operator, Bilinear):
-                left, right = total(operator.left), total(operator.right)
+                left, right = here(operator.left, operator.left_key), here(operator.right, operator.right_key)
                 made[name] = self._operators.bilinear(operator, left, right, traces)
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Algebraic):
-                rows = total(operator.input) if operator.extremes and not first else made[operator.input]
-                result, sums = self._operators.algebraic(operator, rows, traces, first=first)
+                rows = taken(operator.input, operator.key) if operator.extremes else made[operator.input]
+                if not operator.extremes:
+                    rows = exchange.by_key(rows, self._trace(operator.input, operator.key))
+                begins = first and (exchange.shard == 0 or bool(operator.key))
+                result, sums = self._operators.algebraic(operator, rows, traces, first=begins)
                 added[name] = made[name] = result
-                added[operator.sums.name] = sums
+                added[operator.sums.name] = arrived[operator.sums.name, operator.sums_key] = sums
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Keyed):
-                inputs = [made[each] if first else total(each) for each in operator.inputs]
-                made[name] = self._operators.keyed(operator, inputs, traces, first=first)
-                if not first:
-                    added[name] = made[name]
+                inputs = [taken(read.relation, read.key or ()) for read in operator.reads]
+                begins = first and (exchange.shard == 0 or bool(operator.key))
+                held: dict[str, pa.Table] = {}
+                if exchange.shards > 1 and not operator.constant and any(read.key is None for read in operator.reads):
+                    inputs, held = self._everywhere(operator, inputs, traces, exchange)
+                made[name] = result = self._operators.keyed(operator, inputs, traces, held, first=begins)
+                if not loose:
+                    added[name] = arrived[name, operator.key] = (
+                        self._operators.multiset.total(columns[name], [result]) if first else result
+                    )
                 remembered.update(dict.fromkeys(operator.traces))
             else:
                 made[name] = self._stateless(operator, made, changes)
         # Only now: every operator has seen its traces as they stood before the epoch.
         for relation, key in remembered:
-            # A trace adds up what it takes, too: that costs more than here only where rows are there already.
-            rows = made[relation] if first and relation in made else total(relation)
+            rows = taken(relation, key)
             if rows.num_rows:
                 traces(relation, key).append(rows)
-        return total(self.plan.operators[-1].out.name)
+        return here(self.plan.operators[-1].out.name, ())
+
+    def _everywhere(
+        self, operator: Keyed, changes: Sequence[pa.Table], traces: Traces, exchange: Exchange
+    ) -> tuple[list[pa.Table], dict[str, pa.Table]]:
+        """What every key needs all of is at the first shard; it gives the changes, and what it held, to the others."""
+        given, held = list(changes), dict[str, pa.Table]()
+        if any(exchange.gather(any(rows.num_rows for rows in changes))):
+            for place, read in enumerate(operator.reads):
+                if read.key is None:
+                    mine = None
+                    if exchange.shard == 0:
+                        mine = changes[place], self._operators.everything(operator, traces(read.relation, ()))
+                    first = exchange.gather(mine)[0]
+                    assert first is not None
+                    given[place], held[read.relation] = first
+        return given, held
+
+    def _trace(self, relation: str, key: tuple[str, ...]) -> TraceSchema:
+        return TraceSchema(name=self.plan.trace_name(relation, key), columns=self._columns[relation], key=key)
 
     def _stateless(
         self, operator: Scan | Union | Linear, made: Mapping[str, pa.Table], changes: Mapping[str, pa.Table]

@@ -51,6 +51,7 @@ sinks:
   office:
     url: "sqlite:///office.db"
     tables: {{totals: {{from: totals}}, named: {{from: named}}, words: {{from: words}}{more}}}
+limits: {{state_shards: {shards}}}
 """
 TOTALS = "SELECT customer, count(*) AS n, sum(cents) AS cents, sum(rate) AS rate FROM paid GROUP BY customer"
 
@@ -58,8 +59,9 @@ TOTALS = "SELECT customer, count(*) AS n, sum(cents) AS cents, sum(rate) AS rate
 class Shop:
     """A folder with a source and a pipeline file."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, shards: int = 1) -> None:
         self.folder = folder
+        self.shards = shards
         self._chance = random.Random(seed)
         self.execute(
             "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT)",
@@ -69,7 +71,7 @@ class Shop:
         self.write()
 
     def write(self, totals: str = TOTALS, more: str = "") -> None:
-        (self.folder / "pipeline.yaml").write_text(FILE.format(totals=totals, more=more))
+        (self.folder / "pipeline.yaml").write_text(FILE.format(totals=totals, more=more, shards=self.shards))
 
     def plan(self) -> Plan:
         return assemble(load(self.folder / "pipeline.yaml"))

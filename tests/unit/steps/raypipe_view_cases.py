@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from decimal import Decimal
 from typing import Any
@@ -19,6 +19,7 @@ from raypipe.plan import compile_step
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views import ViewPlan
 from raypipe.steps.views import View
+from raypipe.steps.views.multiset import Multiset
 
 Rng = np.random.Generator
 
@@ -171,24 +172,46 @@ def check(sql: str, seed: int, *, writes: int = 40, tables: Mapping[str, TableSc
     return run(plan, seed, writes, tables)
 
 
-def run(plan: ViewPlan, seed: int, writes: int, tables: Mapping[str, TableSchema]) -> str:
-    """Runs a planned view over random epochs."""
+class Alone:
+    """A view whose state is in one piece."""
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self._state = MemoryState(plan.traces)
+        self._sandbox = Sandbox()
+        self._view = View(plan, self._sandbox)
+        self._version: int | None = None
+
+    def epoch(self, changes: Mapping[str, pa.Table]) -> pa.Table:
+        """Carries it on; returns its changes."""
+        work = self._state.begin(self._version)
+        made = self._view.run(changes, work, first=self._version is None)
+        self._version = (self._version or 0) + 1
+        work.commit(self._version)
+        return made
+
+    def close(self) -> None:
+        self._sandbox.close()
+        self._state.close()
+
+
+def run(
+    plan: ViewPlan,
+    seed: int,
+    writes: int,
+    tables: Mapping[str, TableSchema],
+    kept: Callable[[ViewPlan], Any] = Alone,
+) -> str:
+    """Runs a planned view over random epochs; says how it is kept."""
     rng = np.random.default_rng(seed)
     world = World(rng, tables)
-    state = MemoryState(plan.traces)
     names = [column.name for column in plan.schema.columns]
     held = pa.schema([*plan.schema.arrow(), pa.field(WEIGHT, pa.int64())]).empty_table()
-    with closing(Oracle(tables)) as oracle, closing(Sandbox()) as sandbox, closing(state):
-        view = View(plan, sandbox)
-        version: int | None = None
+    with closing(Oracle(tables)) as oracle, closing(Sandbox()) as sandbox, closing(kept(plan)) as view:
+        multiset = Multiset(sandbox)
         for epoch in range(1 + int(rng.integers(2, 6))):
             for _ in range(int(rng.integers(0, writes // 3))):
                 world.write()
-            work = state.begin(version)
-            changes = view.run(world.epoch(), work, first=version is None)
-            version = epoch
-            work.commit(version)
-            held = view._operators.multiset.total(plan.schema.arrow(), [held, changes])
+            held = multiset.total(plan.schema.arrow(), [held, view.epoch(world.epoch())])
             weights = held[WEIGHT].to_pylist()
             if min(weights, default=1) < 0:
                 return f"epoch {epoch}: a row went that never came"

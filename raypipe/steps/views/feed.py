@@ -19,7 +19,7 @@ from raypipe.model import BRANCH, IMAGE, OP, ChangeBatch, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.types import plain
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import Multiset, ascends, empty, given, negated, scanned, weighted
+from raypipe.steps.views.multiset import Multiset, ascends, empty, fitted, given, negated, scanned, weighted
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
 
@@ -142,7 +142,7 @@ class Feed:
         if trace is None:
             return come, empty(self._held)
         before = trace.probe(decided.select(list(self._identity)))
-        return come, negated(before.cast(weighted(self._held)))
+        return come, negated(fitted(before, weighted(self._held)))
 
     def _by_weight(self, changes: pa.Table) -> tuple[pa.Table, pa.Table]:
         weights = pa.array(_WEIGHT_OF_OP[changes.column(OP).to_numpy()])

@@ -18,6 +18,8 @@ from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
 
 _ROW = "_raypipe_row"
+# Looking so few keys up costs less than finding out which of them are there twice.
+_FEW_KEYS = 4096
 
 
 class Multiset:
@@ -35,7 +37,7 @@ class Multiset:
         filled = [part for part in parts if part.num_rows]
         if not filled:
             return empty(columns)
-        rows = pa.concat_tables([part.cast(weighted(columns)) for part in filled])
+        rows = pa.concat_tables([fitted(part, weighted(columns)) for part in filled])
         if rows.num_rows == 1:
             return rows
         if told_by_bytes(columns):
@@ -67,13 +69,15 @@ class Multiset:
         return places
 
     def keys(self, parts: Iterable[tuple[pa.Table, Sequence[str]]]) -> pa.Table:
-        """The different keys of some rows, in columns ``k0``, ``k1`` …"""
+        """The keys of some rows, in columns ``k0``, ``k1`` …; each once if there are many."""
         tables = [
             rows.select(list(names)).rename_columns([f"k{place}" for place in range(len(names))])
             for rows, names in parts
             if rows.num_rows
         ]
         together = pa.concat_tables(tables)
+        if together.num_rows <= _FEW_KEYS:
+            return together
         if told_by_bytes(together.schema):
             return together.group_by(together.column_names, use_threads=False).aggregate([])
         found = self._sandbox.run("SELECT DISTINCT * FROM _raypipe_keys", {"_raypipe_keys": together})
@@ -139,6 +143,15 @@ def _grouped(rows: pa.Table, columns: pa.Schema) -> pa.Table:
     made = made.select(columns.names).append_column(WEIGHT_FIELD, weights)
     present = weights.to_numpy() != 0
     return made if present.all() else made.filter(pa.array(present))
+
+
+def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows in the types of a schema; casting takes a while for every column, even one that has its type already."""
+    if rows.schema.equals(schema):
+        return rows
+    if rows.schema.types == schema.types and rows.schema.names == schema.names:
+        return pa.Table.from_arrays(rows.columns, schema=schema)
+    return rows.cast(schema)
 
 
 def weighted(columns: pa.Schema) -> pa.Schema:

@@ -16,7 +16,17 @@ from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
 from raypipe.plan.views.model import Algebraic, Bilinear, Keyed, Linear, Relation, leaf_names
-from raypipe.steps.views.multiset import Multiset, counts_once, empty, expanded, given, negated, scanned, weighted
+from raypipe.steps.views.multiset import (
+    Multiset,
+    counts_once,
+    empty,
+    expanded,
+    fitted,
+    given,
+    negated,
+    scanned,
+    weighted,
+)
 
 # Finds the trace of a relation by a key.
 Traces = Callable[[str, tuple[str, ...]], Trace]
@@ -107,7 +117,7 @@ class Operators:
         out = traces(plan.out.name, plan.key)
         made_before = self.everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
-        made = given(self._sandbox.run(plan.sql, leaves).cast(plan.out.columns), 1)
+        made = given(fitted(self._sandbox.run(plan.sql, leaves), plan.out.columns), 1)
         return made if first else self.multiset.total(plan.out.columns, [made, negated(made_before)])
 
     def algebraic(
@@ -192,7 +202,7 @@ class Operators:
         """Rows as they are, coming, and as they were, going."""
         columns = relation.columns
         now, then = (
-            made.filter(pa.array(there)).select(chosen).rename_columns(columns.names).cast(columns)
+            fitted(made.filter(pa.array(there)).select(chosen).rename_columns(columns.names), columns)
             for there, chosen in zip((came, was), names, strict=True)
         )
         return pa.concat_tables([negated(given(then, 1)), given(now, 1)])
@@ -202,7 +212,7 @@ class Operators:
         if not other_key:
             return scanned(trace)
         found = trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
-        return found.cast(weighted(trace.schema.columns))
+        return fitted(found, weighted(trace.schema.columns))
 
     def everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
         """All rows of a trace.
@@ -223,4 +233,4 @@ class Operators:
 
     def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
-        return self._sandbox.run(plan.sql, leaves).cast(weighted(plan.out.columns))
+        return fitted(self._sandbox.run(plan.sql, leaves), weighted(plan.out.columns))

@@ -13,7 +13,7 @@ from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views.model import Algebraic, Bilinear, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import scanned, weighted
+from raypipe.steps.views.multiset import fitted, scanned, weighted
 from raypipe.steps.views.operators import Operators, Traces
 
 MOST_ROWS = 5_000_000
@@ -199,9 +199,11 @@ class View:
         wanted = weighted(operator.out.columns)
         if isinstance(operator, Scan):
             rows = changes.get(operator.relation)
-            return wanted.empty_table() if rows is None else rows.select(wanted.names).cast(wanted)
+            return wanted.empty_table() if rows is None else fitted(rows.select(wanted.names), wanted)
         if isinstance(operator, Union):
-            return pa.concat_tables([made[each].rename_columns(wanted.names).cast(wanted) for each in operator.inputs])
+            return pa.concat_tables(
+                [fitted(made[each].rename_columns(wanted.names), wanted) for each in operator.inputs]
+            )
         rows = made[operator.input]
         return self._operators.linear(operator, rows) if rows.num_rows else wanted.empty_table()
 

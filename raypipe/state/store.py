@@ -23,7 +23,7 @@ from raypipe.state.reading import merged
 from raypipe.state.recovery import fenced, recover
 from raypipe.state.run import Run
 from raypipe.state.spilling import Spilling
-from raypipe.state.upkeep import Upkeep
+from raypipe.state.upkeep import Upkeep, foldable
 from raypipe.state.work import OpenTrace, OpenWork
 from raypipe.state.writing import RunFile, blocks_of
 
@@ -334,6 +334,10 @@ class Store:
             stored = base.runs.get(name, ()) if base is not None and not trace.cleared else trace.stored
             version.runs[name] = (*stored, *trace.spilled)
         added = {name: trace.added for name, trace in work.traces.items() if trace.added}
+        for name, own in added.items():
+            folded = foldable(version.runs[name], self.limits)
+            version.runs[name] = tuple(run for run in version.runs[name] if run not in folded)
+            added[name] = [*folded, *own]
         self._check_room(sum(run.bytes for own in added.values() for run in own))
         self._write_commit({**self._held.versions, number: version}, number, added)
         self._held.versions[number] = version

@@ -22,6 +22,7 @@ from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.multiset import Multiset, ascends, empty, fitted, given, negated, scanned, weighted
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
+_COUNTS, _COMES = _WEIGHT_OF_OP != 0, _WEIGHT_OF_OP > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Feed:
                 alive &= ~mine
             elif branch not in loaded:
                 alive &= ~mine
-        alive &= _WEIGHT_OF_OP[ops] != 0
+        alive &= _COUNTS[ops]
         changes = _chosen(rows, alive)
         self._check_images(changes)
         anew = bool(emptied) and self._schema.branches == 1
@@ -137,7 +138,7 @@ class Feed:
         decided = changes
         if trace is not None or not ascends(changes, self._identity):
             decided = changes.take(pa.array(self._multiset.last(changes, self._identity)))
-        present = _WEIGHT_OF_OP[decided.column(OP).to_numpy()] > 0
+        present = _COMES[decided.column(OP).to_numpy()]
         come = given(_chosen(decided, present).select(self._held.names), 1)
         if trace is None:
             return come, empty(self._held)
@@ -160,7 +161,7 @@ class Feed:
     def _check_images(self, changes: pa.Table) -> None:
         partial = changes.column(IMAGE).to_numpy() != Image.FULL
         if self._schema.key:
-            partial &= _WEIGHT_OF_OP[changes.column(OP).to_numpy()] > 0
+            partial &= _COMES[changes.column(OP).to_numpy()]
         if partial.any():
             raise SqlError(
                 f"{self.relation} told a row of which a stateful step needs all columns without some of them.",

@@ -32,6 +32,10 @@ from raypipe.steps.views.multiset import (
 Traces = Callable[[str, tuple[str, ...]], Trace]
 
 
+# Into so many parts a fragment is divided, one after the other, until its memory suffices.
+_PARTS = (4, 16, 64)
+
+
 class Operators:
     """Runs single operators. Used by one thread.
 
@@ -117,7 +121,8 @@ class Operators:
         out = traces(plan.out.name, plan.key)
         made_before = self.everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
-        made = given(fitted(self._sandbox.run(plan.sql, leaves), plan.out.columns), 1)
+        fragment = self._in_parts(plan.sql, leaves, [read.key or () for read in plan.reads])
+        made = given(fitted(fragment, plan.out.columns), 1)
         return made if first else self.multiset.total(plan.out.columns, [made, negated(made_before)])
 
     def algebraic(
@@ -169,7 +174,7 @@ class Operators:
         return given(self._sandbox.query(plan.whole).cast(plan.out.columns), 1)
 
     def _begun(self, plan: Algebraic, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
-        made = self._sandbox.run(plan.first, {leaf_names(plan.out.name, 3)[0]: rows})
+        made = self._in_parts(plan.first, {leaf_names(plan.out.name, 3)[0]: rows}, [plan.key])
         keys = list(plan.sums_key)
         results = [f"o{place}" for place in range(len(plan.out.columns) - len(keys))]
         groups = made.select([*keys, *results]).rename_columns(plan.out.columns.names).cast(plan.out.columns)
@@ -230,6 +235,41 @@ class Operators:
                 rows=trace.count,
             )
         return scanned(trace)
+
+    def _in_parts(self, sql: str, leaves: Mapping[str, pa.Table], keys: Sequence[Sequence[str]]) -> pa.Table:
+        """Runs a fragment whose rows of one key depend on no other key: over some keys at a time if memory is short.
+
+        Args:
+            sql: Of the fragment.
+            leaves: What it reads.
+            keys: Columns of each leaf that hold the key.
+        """
+        try:
+            return self._sandbox.run(sql, leaves)
+        except LimitExceeded as error:
+            if "bytes" not in error.fields or not all(keys):
+                raise
+            failed = error
+        numbers = [self._numbered(rows, key) for rows, key in zip(leaves.values(), keys, strict=True)]
+        for count in _PARTS:
+            try:
+                made = []
+                for number in range(count):
+                    masks = (pa.array(each % count == number) for each in numbers)
+                    parts = {name: rows.filter(mask) for (name, rows), mask in zip(leaves.items(), masks, strict=True)}
+                    made.append(self._sandbox.run(sql, parts))
+                return pa.concat_tables(made)
+            except LimitExceeded as error:
+                failed = error
+        raise failed
+
+    def _numbered(self, rows: pa.Table, key: Sequence[str]) -> np.ndarray:
+        """For each row a number, the same for equal keys."""
+        self._sandbox.register("_raypipe_keys", rows.select(list(key)))
+        names = ", ".join(quote(name) for name in key)
+        sql = f"SELECT CAST(hash({names}) % {_PARTS[-1]} AS UTINYINT) AS number FROM _raypipe_keys"
+        numbers: np.ndarray = self._sandbox.query(sql).column("number").to_numpy()
+        return numbers
 
     def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.kept import Kept, Tables
-from raypipe.errors import Unavailable
+from raypipe.errors import LimitExceeded, Unavailable
 from raypipe.model import Column, TableName, TableSchema
+from raypipe.plan.sandbox import Sandbox
 from raypipe.state import Limits
 from raypipe.state.work import OpenWork
 from raypipe.steps.views import feed
@@ -190,3 +191,33 @@ def test_rows_in_the_order_of_their_key_are_known_to_differ(rows: dict[str, list
     pieces = pa.concat_tables([table.slice(place, 1) for place in range(table.num_rows)] or [table])
     assert ascends(table, list(rows)) == rises
     assert ascends(pieces, list(rows)) == rises
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT customer, list(x) xs FROM shop.orders GROUP BY customer",
+        "SELECT id, sum(amount) OVER (PARTITION BY customer ORDER BY id) s FROM shop.orders",
+        "SELECT id, count(*) n, sum(amount) s, max(status) m FROM shop.orders GROUP BY id",
+    ],
+)
+def test_a_load_that_needs_more_memory_than_allowed_is_computed_some_keys_at_a_time(
+    sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[LimitExceeded] = []
+    run = Sandbox.run
+
+    def noted(self: Sandbox, text: str, inputs: Mapping[str, pa.Table]) -> pa.Table:
+        try:
+            return run(self, text, inputs)
+        except LimitExceeded as error:
+            failures.append(error)
+            raise
+
+    monkeypatch.setattr(Sandbox, "run", noted)
+    tables, limits = Tables([ORDERS]), {"step_memory_bytes": 6 << 20}
+    with closing(tables), closing(Kept(tmp_path, tables, {"large": sql}, limits)) as kept:
+        tables.load("shop.orders", _orders(np.arange(200_000), np.random.default_rng(1)))
+        kept.epoch(tables.epoch())
+        assert failures
+        assert not kept.differing()

@@ -16,7 +16,8 @@ from actors.consumer import ConsumerActor
 from actors.reader import ReaderActor
 from actors.sink import SinkActor
 from actors.state_crew import StateCrew
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload
+from actors.state_reports import StateReports
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, StateReport
 from raypipe.local.crew import state_lost
 from raypipe.local.demand import Demand
 from raypipe.model import Claim, Committed, Cut, SinkTable
@@ -53,6 +54,7 @@ class RayCrew:
         self._held: dict[str, Committed] = {}
         self._demand = Demand.of(plan)
         self._lineage: str | None = None  # of the state that the sinks' tables say they are views of
+        self._reports = StateReports()
         self._readers: dict[str, _ReaderHandle] = {}
         self._claim: Claim | None = None
         self._resting = True
@@ -107,6 +109,10 @@ class RayCrew:
         """Passes it on to the state."""
         if self._state is not None:
             self._state.keep(cuts)
+
+    def state_reports(self) -> tuple[StateReport, ...]:
+        """What the state last said of itself."""
+        return self._reports.look(self._state.handles if self._state is not None else [])
 
     def _cuts(self) -> list[Cut | None]:
         """Of the sinks that stateful steps feed."""
@@ -188,9 +194,10 @@ class RayCrew:
 
     def close(self) -> None:
         """Lets every actor end what it has in hand, then ends it."""
+        states = self._state.handles if self._state is not None else []
+        self._reports.settle(states, CLOSE_S)
         ending = [handle.actor.stop.remote() for handle in self._readers.values()]
         ending += [actor.close.remote() for actor in self._sinks.values()]
-        states = self._state.handles if self._state is not None else []
         ending += [actor.close.remote() for actor in states]
         if ending:
             with suppress(RayError):

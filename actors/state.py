@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 
 from actors.asking import ActorLost, answer
+from raypipe.contracts import StateReport
 from raypipe.errors import OutcomeUnknown
 from raypipe.local.demand import Demand
 from raypipe.local.shards import Shards
@@ -191,6 +193,11 @@ class StateActor:
         """Throws the epoch away, if it is at work."""
         if token == self._token:
             self._abort()
+
+    def reports(self) -> tuple[StateReport, ...]:
+        """See ``Stateful.reports``; with the name under which the dashboard shows this actor."""
+        name = ray.get_runtime_context().get_actor_name() or ""
+        return tuple(replace(report, actor=name) for report in self._state.reports())
 
     def close(self) -> None:
         """Ends steps and state."""

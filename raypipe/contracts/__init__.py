@@ -14,7 +14,16 @@ from raypipe.contracts.source import (
     Source,
     SourceView,
 )
-from raypipe.contracts.state import WEIGHT, WEIGHT_FIELD, StateStore, Trace, TraceSchema, Work
+from raypipe.contracts.state import (
+    WEIGHT,
+    WEIGHT_FIELD,
+    StateReport,
+    StateStore,
+    Trace,
+    TraceSchema,
+    TraceTotals,
+    Work,
+)
 from raypipe.contracts.step import Step
 
 __all__ = [
@@ -43,9 +52,11 @@ __all__ = [
     "SinkContents",
     "Source",
     "SourceView",
+    "StateReport",
     "StateStore",
     "Step",
     "Trace",
     "TraceSchema",
+    "TraceTotals",
     "Work",
 ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from raypipe import faults
 from raypipe.contracts import CanPrepare, Log, Piece, Source
-from raypipe.model import Claim
+from raypipe.model import Claim, Cut
 
 
 @dataclass(kw_only=True)
@@ -156,6 +156,36 @@ class Pump:
         self._source.acknowledge(piece.position)
         faults.point("source.acknowledge.after")
         return piece
+
+    def newest_cut(self) -> Cut | None:
+        """The log's newest cut, once the log can be asked; not while a piece is on its way.
+
+        Raises:
+            RaypipeError: as `advance` does.
+        """
+        self._require_prepared()
+        return self._log.last_cut()
+
+    def stand_still(self) -> bool:
+        """Makes a cut at the newest cut's own place, in which nothing but the time is another one.
+
+        Returns:
+            Whether it did: not inside a transaction, and not before the first cut.
+
+        Raises:
+            RaypipeError: as `advance` does.
+        """
+        cut, instance = self.newest_cut(), self._source.instance
+        if cut is None or self.position is None or cut.positions.get(instance) != self.position:
+            return False
+        loading = [table for table in cut.loading if table.startswith(f"{instance}.")]
+        transaction = self._log.begin(instance, self._claim)
+        try:
+            transaction.commit(self.position, boundary=True, loading=loading)
+        except BaseException:
+            transaction.abort()
+            raise
+        return True
 
     def close(self) -> None:
         """Waits for the piece on its way, whatever becomes of it: the log says; idempotent."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source, StateReport
 from raypipe.errors import RaypipeError, StateLost
 from raypipe.local.carry import carry
 from raypipe.local.demand import Demand
@@ -102,6 +102,10 @@ class LocalCrew:
         if self._stateful is not None:
             self._stateful.keep(cuts)
 
+    def state_reports(self) -> tuple[StateReport, ...]:
+        """What the state says of itself."""
+        return self._stateful.reports() if self._stateful is not None else ()
+
     def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts one thread for each instance."""
         for instance in self._plan.instances:
@@ -113,6 +117,7 @@ class LocalCrew:
                 reload=[each for each in reload if each.instance == instance.name],
                 poll_bytes=int(self._plan.limits.get("poll_bytes", 16 << 20)),
                 log_bytes=int(self._plan.limits.get("log_bytes", 4 << 30)),
+                clock_s=self._plan.clock_s,
             )
             self._readers[instance.name].start()
 

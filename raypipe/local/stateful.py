@@ -5,6 +5,8 @@ Each shard has a folder of its own, ``<state>/<number of shards>/<shard>``.
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from raypipe import faults
+from raypipe.contracts import StateReport, TraceTotals
 from raypipe.errors import InvariantBroken, OutcomeUnknown, StateLost, Unavailable
 from raypipe.local.demand import Demand
 from raypipe.local.entered import enter, entered
@@ -128,6 +131,28 @@ class Stateful:
         if self._store is not None:
             self._store.keep(cuts)
 
+    def reports(self) -> tuple[StateReport, ...]:
+        """What is held, for people; empty while the state is not open."""
+        store = self._store
+        if store is None:
+            return ()
+        totals = store.totals()
+        versions = store.versions()
+        return (
+            StateReport(
+                folder=str(store.path.parent),
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                lineage=store.lineage,
+                cut=max(versions, default=None),
+                versions=len(versions),
+                bytes=store.bytes,
+                limit=store.limits.state_bytes,
+                steps=_added_up(totals, self._views.steps),
+                inputs=_added_up(totals, self._views.held_inputs),
+            ),
+        )
+
     def begin(self, after: Cut | None, upto: Cut, needs: Needs, exchange: Exchange = ALONE) -> StateEpoch:
         """Starts an epoch.
 
@@ -171,6 +196,14 @@ class Stateful:
         if self._store is None:
             raise InvariantBroken("The state is not open.")
         return self._store
+
+
+def _added_up(totals: Mapping[str, TraceTotals], owners: Mapping[str, str]) -> dict[str, TraceTotals]:
+    """Totals of traces by those whose they are."""
+    made: dict[str, TraceTotals] = {}
+    for trace, owner in owners.items():
+        made[owner] = made.get(owner, TraceTotals()).plus(totals[trace])
+    return made
 
 
 class _Guarded:

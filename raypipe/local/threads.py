@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from raypipe.contracts import StateReport
 from raypipe.errors import OutcomeUnknown
 from raypipe.local.demand import Demand
 from raypipe.local.shards import Shards
@@ -133,6 +134,10 @@ class StatefulShards:
         """See ``Stateful.keep``."""
         for member in self._members:
             member.keep(cuts)
+
+    def reports(self) -> tuple[StateReport, ...]:
+        """See ``Stateful.reports``: one of each shard."""
+        return tuple(report for member in self._members for report in member.reports())
 
     def begin(self, after: Cut | None, upto: Cut, needs: Needs) -> StateEpoch:
         """See ``Stateful.begin``."""

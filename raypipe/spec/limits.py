@@ -79,6 +79,11 @@ class Limits(BaseModel):
         description="How many rows a stateful step may compute again for one change, where its SQL has no key by which "
         "fewer would do (`raypipe plan` says so).",
     )
+    clock_seconds: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = Field(
+        default=60.0,
+        description="How far a step that calls `now()` may fall behind the time while its sources are silent. So "
+        "often, at most, a cut is made in which nothing has changed but the time, and every sink commits it.",
+    )
     state_bytes: Annotated[ByteSize, Field(ge=MIB)] = Field(
         default=16 * GIB,
         description="How much disk the state of stateful steps may use.",

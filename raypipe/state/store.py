@@ -12,7 +12,7 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from raypipe import faults
-from raypipe.contracts import TraceSchema
+from raypipe.contracts import TraceSchema, TraceTotals
 from raypipe.errors import Fenced, InvariantBroken, LimitExceeded, OutcomeUnknown, StateLost, Unavailable
 from raypipe.state.folder import Folder, commit_name
 from raypipe.state.holding import Holding, Version, files_of, manifest_of, new_lineage, stored_run
@@ -183,23 +183,30 @@ class Store:
         with self._lock:
             return sum(self._held.files.values())
 
-    def status(self) -> dict[str, object]:
-        """Names and counts, for people."""
+    @property
+    def path(self) -> Path:
+        """Of its folder."""
+        return self._folder.path
+
+    @property
+    def files(self) -> int:
+        """How many there are in the folder."""
+        with self._lock:
+            return len(self._held.files)
+
+    def totals(self) -> dict[str, TraceTotals]:
+        """What each trace holds in the newest version."""
         with self._lock:
             newest = self._held.newest
-            return {
-                "bytes": self.bytes,
-                "files": len(self._held.files),
-                "versions": sorted(self._held.versions),
-                "traces": {
-                    name: {
-                        "rows": sum(run.rows for run in newest.get(name, ())),
-                        "bytes": sum(run.bytes for run in newest.get(name, ())),
-                        "runs": len(newest.get(name, ())),
-                    }
-                    for name in self._traces
-                },
-            }
+        return {
+            name: TraceTotals(
+                traces=1,
+                runs=len(newest.get(name, ())),
+                rows=sum(run.rows for run in newest.get(name, ())),
+                bytes=sum(run.bytes for run in newest.get(name, ())),
+            )
+            for name in self._traces
+        }
 
     def settle(self) -> None:
         """Waits until nothing is left to merge.

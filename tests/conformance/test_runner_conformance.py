@@ -39,6 +39,8 @@ steps:
       SELECT id, -amount AS amount FROM shop.refunds
   large:
     sql: SELECT id, cents FROM paid WHERE cents > 5000
+  recent:
+    sql: SELECT id FROM shop.orders WHERE TIMESTAMP '2026-01-01' + to_days(id) <= now()
   totals:
     sql: |
       SELECT p.customer, count(*) AS n, sum(p.cents) AS cents, count(r.id) AS refunds
@@ -51,6 +53,7 @@ sinks:
       money: {{from: money}}
       large: {{from: large}}
       totals: {{from: totals}}
+      recent: {{from: recent}}
       orders: {{from: shop.orders}}
   history:
     url: "delta:///lake"
@@ -184,7 +187,7 @@ def test_a_run_until_idle_loads_and_a_second_one_follows_the_changes(runner: Run
     loads_and_follows(runner, shop)
     report = verify(shop.plan())
     assert report.ok, report.to_json()
-    assert {table.table for table in report.tables} == {"paid", "money", "large", "totals", "orders"}
+    assert {table.table for table in report.tables} == {"paid", "money", "large", "recent", "totals", "orders"}
 
 
 def test_a_log_in_kafka_serves_every_runner(runner: Runner, tmp_path: Path, kafka: KafkaCluster) -> None:

@@ -120,6 +120,17 @@ class Views:
         views = [trace for step in self._steps if isinstance(step, View) for trace in step.plan.traces]
         return [*{feed.trace.name: feed.trace for feed in self._feeds.values()}.values(), *views]
 
+    @property
+    def steps(self) -> dict[str, str]:
+        """By trace of an operator, the step whose it is."""
+        views = [step for step in self._steps if isinstance(step, View)]
+        return {trace.name: view.name for view in views for trace in view.plan.traces}
+
+    @property
+    def held_inputs(self) -> dict[str, str]:
+        """By trace of an input, the relation that it holds rows of."""
+        return {feed.trace.name: feed.relation for feed in self._feeds.values()}
+
     def kept(self, note: str) -> frozenset[str]:
         """Names of the traces that a version's note relies on, as far as they are among ours."""
         progress = Progress.from_json(note)
@@ -277,10 +288,10 @@ class Epoch:
                 name: each.changes if each.whole else feeds[name].contents(work.trace(feeds[name].trace.name))
                 for name, each in made.items()
             }
-            changes = step.run(everything, work, first=True, exchange=self._exchange)
+            changes = step.run(everything, work, first=True, at=self._upto.at, exchange=self._exchange)
         else:
             given = {name: each.changes for name, each in made.items()}
-            changes = step.run(given, work, first=False, exchange=self._exchange)
+            changes = step.run(given, work, first=False, at=self._upto.at, exchange=self._exchange)
             if plan.name in self._whole:
                 changes = self._rows(step, work)
         anew = first or plan.name in self._whole

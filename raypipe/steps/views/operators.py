@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.contracts import Trace
 from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
-from raypipe.plan.views.model import Algebraic, Bilinear, Keyed, Linear, Relation, leaf_names
+from raypipe.plan.views.clocks import clock_row
+from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Relation, leaf_names
 from raypipe.steps.views.multiset import (
     Multiset,
     counts_once,
@@ -28,6 +30,9 @@ from raypipe.steps.views.multiset import (
     weighted,
 )
 
+# So many slices of time are looked up however few rows there are; it takes a millisecond. Where a bound passes more
+# slices than there are rows, all rows are looked at instead.
+FEW_SLICES = 1000
 # Finds the trace of a relation by a key.
 Traces = Callable[[str, tuple[str, ...]], Trace]
 
@@ -56,15 +61,35 @@ class Operators:
             return chosen.rename_columns(weighted(plan.out.columns).names)
         return self._weighted(plan, [changes])
 
-    def bilinear(self, plan: Bilinear, left: pa.Table, right: pa.Table, traces: Traces) -> pa.Table:
-        """dA join B + (A + dA) join dB."""
+    def clock(self, plan: Clock, at: float, trace: Trace) -> pa.Table:
+        """The time before goes, the time of the cut comes."""
+        now = given(clock_row(at).cast(plan.out.columns), 1)
+        return self.multiset.total(plan.out.columns, [now, negated(scanned(trace))])
+
+    def bilinear(
+        self, plan: Bilinear, left: pa.Table, right: pa.Table, traces: Traces, held: pa.Table | None = None
+    ) -> pa.Table:
+        """dA join B + (A + dA) join dB.
+
+        Args:
+            plan: Of the operator.
+            left: Changes.
+            right: Changes.
+            traces: As they stood before the epoch.
+            held: All of the right as it was, if another shard holds it.
+        """
         made = []
+        of_left, of_right = (traces(*each) for each in plan.traces)
         if left.num_rows:
-            before = self._matching(plan.left_key, left, plan.right_key, traces(plan.right, plan.right_key))
+            before = held
+            if before is None:
+                before = self._matching(plan.left_key, left, of_right.schema.key, of_right)
             if before.num_rows:
                 made.append(self._weighted(plan, [left, before]))
         if right.num_rows:
-            before = self._matching(plan.right_key, right, plan.left_key, traces(plan.left, plan.left_key))
+            before = self._passed(plan, right, of_left) if plan.between else None
+            if before is None:
+                before = self._matching(plan.right_key, right, () if plan.between else plan.left_key, of_left)
             after = pa.concat_tables([part for part in (before, left) if part.num_rows] or [before])
             if after.num_rows:
                 made.append(self._weighted(plan, [after, right]))
@@ -118,6 +143,7 @@ class Operators:
                 columns = pa.schema(list(rows.schema)[:-1])
                 after = self.multiset.total(columns, [before, rows]) if before.num_rows else rows
             inputs.append(expanded(after, read.relation))
+        self._check_recomputed(plan, sum(rows.num_rows for rows in inputs))
         out = traces(plan.out.name, plan.key)
         made_before = self.everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
@@ -212,6 +238,17 @@ class Operators:
         )
         return pa.concat_tables([negated(given(then, 1)), given(now, 1)])
 
+    def _passed(self, plan: Bilinear, bounds: pa.Table, trace: Trace) -> pa.Table | None:
+        """Rows of the slices between a bound before and after; None if they are to be sought among all rows."""
+        slices = bounds.column(plan.right_key[0])
+        if bounds.num_rows < 2 or slices.null_count:
+            return None
+        first, last = pc.min(slices).as_py(), pc.max(slices).as_py()
+        if last - first >= max(FEW_SLICES, trace.count):
+            return None
+        found = trace.probe(pa.table({plan.left_key[0]: pa.array(np.arange(first, last + 1), pa.int64())}))
+        return found.cast(weighted(trace.schema.columns))
+
     def _matching(self, key: tuple[str, ...], rows: pa.Table, other_key: tuple[str, ...], trace: Trace) -> pa.Table:
         """Rows of the other side, as they were, that the changed rows may meet."""
         if not other_key:
@@ -235,6 +272,15 @@ class Operators:
                 rows=trace.count,
             )
         return scanned(trace)
+
+    @staticmethod
+    def _check_recomputed(plan: Keyed, rows: int) -> None:
+        if plan.most_rows is not None and rows > plan.most_rows:
+            raise LimitExceeded(
+                f"Its inputs have {rows:,} rows, and it is to be computed whole only up to {plan.most_rows:,}.",
+                remedy="Raise its recompute_rows; or write it without what needs that, then a change costs less, too.",
+                rows=rows,
+            )
 
     def _in_parts(self, sql: str, leaves: Mapping[str, pa.Table], keys: Sequence[Sequence[str]]) -> pa.Table:
         """Runs a fragment whose rows of one key depend on no other key: over some keys at a time if memory is short.

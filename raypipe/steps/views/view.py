@@ -10,7 +10,7 @@ import pyarrow as pa
 from raypipe.contracts import Trace, TraceSchema, Work
 from raypipe.errors import LimitExceeded, RaypipeError, SqlError
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.views.model import Algebraic, Bilinear, Keyed, Linear, Scan, Union, ViewPlan
+from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.multiset import fitted, scanned, weighted
@@ -34,7 +34,9 @@ class View:
         self._operators = Operators(sandbox, most_rows)
         self._columns = {operator.out.name: operator.out.columns for operator in plan.operators}
 
-    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, exchange: Exchange = ALONE) -> pa.Table:
+    def run(
+        self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float, exchange: Exchange = ALONE
+    ) -> pa.Table:
         """Carries the view over an epoch.
 
         Args:
@@ -42,6 +44,7 @@ class View:
                 changes may be left out.
             work: State as it stood before the epoch; takes what is to be remembered.
             first: The state is empty, and the changes are all rows there are.
+            at: When the cut was made that the epoch ends at, seconds since 1970: what now() means.
             exchange: With the other shards, whose changes are theirs.
 
         Returns:
@@ -53,7 +56,7 @@ class View:
             LimitExceeded: it took too long, too much memory or too many rows.
         """
         try:
-            return self._run(changes, work, exchange, first=first)
+            return self._run(changes, work, exchange, first=first, at=at)
         except duckdb.Error as error:
             raise self._failure(error) from None
         except LimitExceeded as error:
@@ -88,14 +91,22 @@ class View:
                 trace = work.trace(self.plan.trace_name(operator.sums.name, operator.sums_key))
                 made[name] = self._operators.whole(operator, scanned(trace))
             elif isinstance(operator, Bilinear):
-                left, right = here(operator.left, operator.left_key), here(operator.right, operator.right_key)
+                if operator.between:
+                    # A row of the right is at the first shard, those of the left are anywhere.
+                    left, right = made[operator.left], exchange.gather(here(operator.right, ()))[0]
+                else:
+                    left, right = here(operator.left, operator.left_key), here(operator.right, operator.right_key)
                 made[name] = self._operators.product(operator, left, right)
+            elif isinstance(operator, Clock):
+                made[name] = scanned(work.trace(self.plan.trace_name(name, ())))
             else:
                 made[name] = self._stateless(operator, made, everything)
         last = self.plan.operators[-1].out
         return self._operators.multiset.total(last.columns, [here(last.name, ())])
 
-    def _run(self, changes: Mapping[str, pa.Table], work: Work, exchange: Exchange, *, first: bool) -> pa.Table:
+    def _run(
+        self, changes: Mapping[str, pa.Table], work: Work, exchange: Exchange, *, first: bool, at: float
+    ) -> pa.Table:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
         arrived: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
@@ -141,8 +152,11 @@ class View:
         for operator in self.plan.operators:
             name = operator.out.name
             if isinstance(operator, Bilinear):
-                left, right = here(operator.left, operator.left_key), here(operator.right, operator.right_key)
-                made[name] = self._operators.bilinear(operator, left, right, traces)
+                of_left, of_right = operator.traces
+                left, right, bound = here(*of_left), here(*of_right), None
+                if exchange.shards > 1 and operator.between:
+                    right, bound = self._bound(operator, right, traces, exchange)
+                made[name] = self._operators.bilinear(operator, left, right, traces, bound)
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Algebraic):
                 rows = taken(operator.input, operator.key) if operator.extremes else made[operator.input]
@@ -164,6 +178,10 @@ class View:
                     added[name] = arrived[name, operator.key] = (
                         self._operators.multiset.total(columns[name], [result]) if first else result
                     )
+                remembered.update(dict.fromkeys(operator.traces))
+            elif isinstance(operator, Clock):
+                clock = self._operators.clock(operator, at, traces(name, ()))
+                made[name] = clock if exchange.shard == 0 else clock.slice(0, 0)
                 remembered.update(dict.fromkeys(operator.traces))
             else:
                 made[name] = self._stateless(operator, made, changes)
@@ -189,6 +207,15 @@ class View:
                     assert first is not None
                     given[place], held[read.relation] = first
         return given, held
+
+    def _bound(
+        self, operator: Bilinear, changes: pa.Table, traces: Traces, exchange: Exchange
+    ) -> tuple[pa.Table, pa.Table]:
+        """How the bound changes, and what it was: it is at the first shard, which tells the others."""
+        mine = (changes, scanned(traces(operator.right, ()))) if exchange.shard == 0 else None
+        first = exchange.gather(mine)[0]
+        assert first is not None
+        return first
 
     def _trace(self, relation: str, key: tuple[str, ...]) -> TraceSchema:
         return TraceSchema(name=self.plan.trace_name(relation, key), columns=self._columns[relation], key=key)

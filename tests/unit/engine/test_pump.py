@@ -73,6 +73,9 @@ class Log:
         if self.refusal is not None:
             raise self.refusal
 
+    def last_cut(self) -> None:
+        self.calls.append("last_cut")
+
     def begin(self, instance: str, claim: Claim) -> Log:
         self.calls.append("begin")
         return self
@@ -127,4 +130,15 @@ def test_a_refused_writer_without_changes_hears_of_it_too() -> None:
     log.may_go_on.set()
     with pytest.raises(Fenced):
         pump.finish()
+    pump.close()
+
+
+def test_a_pump_that_stands_still_asks_the_log_only_after_the_writer_is_in() -> None:
+    log = Log()
+    pump = pump_of(Shop(0), log)
+    pump.open()
+    assert pump.advance() is None
+    log.may_go_on.set()
+    assert not pump.stand_still()
+    assert [call for call in log.calls if call != "size"] == ["prepare", "last_cut"]
     pump.close()

@@ -24,7 +24,7 @@ class Sharded:
         self._views = [View(plan, sandbox) for sandbox in self._sandboxes]
         self._version: int | None = None
 
-    def epoch(self, changes: Mapping[str, pa.Table]) -> pa.Table:
+    def epoch(self, changes: Mapping[str, pa.Table], at: float) -> pa.Table:
         version = (self._version or 0) + 1
 
         def part(shard: int) -> pa.Table:
@@ -34,7 +34,7 @@ class Sharded:
                 name: rows.take(np.arange(shard, rows.num_rows, len(self._states))) for name, rows in changes.items()
             }
             made = self._views[shard].run(
-                mine, work, first=self._version is None, exchange=self._office.exchanges[shard]
+                mine, work, first=self._version is None, at=at, exchange=self._office.exchanges[shard]
             )
             work.commit(version)
             return made

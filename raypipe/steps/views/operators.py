@@ -33,12 +33,10 @@ from raypipe.steps.views.multiset import (
 # So many slices of time are looked up however few rows there are; it takes a millisecond. Where a bound passes more
 # slices than there are rows, all rows are looked at instead.
 FEW_SLICES = 1000
-# Finds the trace of a relation by a key.
-Traces = Callable[[str, tuple[str, ...]], Trace]
-
-
 # Into so many parts a fragment is divided, one after the other, until its memory suffices.
 _PARTS = (4, 16, 64)
+# Finds the trace of a relation by a key.
+Traces = Callable[[str, tuple[str, ...]], Trace]
 
 
 class Operators:

@@ -48,7 +48,7 @@ class Work:
 
 
 WORK = {
-    Size.FULL: Work(named=3_000_000, others=1_000_000, checked=100_000),
+    Size.FULL: Work(named=2_000_000, others=2_000_000, checked=100_000),
     Size.QUICK: Work(named=100_000, others=100_000, checked=20_000),
 }
 
@@ -80,7 +80,7 @@ class FlinkSideBySide:
         ]
         courses = Courses(folder, work)
         for query in self.queries:
-            contest = Contest(flink, query, courses.of(query), folder / query.name, size)
+            contest = Contest(flink, query, courses.of(query), folder / query.name)
             try:
                 by_figure.update(contest.samples())
             except (WrongAnswer, RuntimeError) as failed:
@@ -151,18 +151,16 @@ class Contest:
         query: The question.
         course: What it is asked over.
         folder: Of its own.
-        size: How much of the curve is shown.
 
     Attributes:
         notes: What was done, afterwards.
     """
 
-    def __init__(self, flink: Flink, query: Query, course: Course, folder: Path, size: Size) -> None:
+    def __init__(self, flink: Flink, query: Query, course: Course, folder: Path) -> None:
         self._flink = flink
         self._query = query
         self._course = course
         self._folder = folder
-        self._size = size
         self.notes: list[str] = []
 
     def samples(self) -> Mapping[str, Sample]:
@@ -208,8 +206,7 @@ class Contest:
     def _curve(self, lines: int) -> Iterator[tuple[int, float]]:
         """Changes per CPU-second in the second half of the input, for each size of epoch."""
         for size in SIZES:
-            epochs = 3 if self._size is Size.QUICK else _CURVE_EPOCHS
-            measured = min(size * epochs, _CURVE_LINES, lines // 2)
+            measured = min(size * _CURVE_EPOCHS, _CURVE_LINES, lines // 2)
             folder = self._folder / f"epochs-{size}"
             cost = by_raypipe(
                 self._query,

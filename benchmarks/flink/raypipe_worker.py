@@ -125,7 +125,7 @@ class View:
             began = time.perf_counter()
             lines = epoch_lines or max(1, self._sizing.budget_bytes() // _LINE_BYTES)
             after = self._cut
-            upto = self._feed.next(after, lines)
+            upto = self._feed.next(after, min(lines, most_lines - did.lines))
             if upto is None:
                 break
             self._cut = upto

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 
 from actors.data_executor import RayDataExecutor
+from actors.remote_state import RemoteState
 from actors.sink import RemoteSink, commit_together
-from actors.state import RemoteState
 from raypipe.contracts import EpochOutcome
 from raypipe.local.carry import carry
 from raypipe.local.crew import topics_to_relations
@@ -53,7 +53,7 @@ class ConsumerActor:
         generations: Mapping[str, int],
         after: Cut | None,
         upto: Cut,
-        state: Any,
+        state: Sequence[Any],
         needs: Needs,
     ) -> EpochOutcome:
         """Carries sinks from ``after`` to ``upto``.
@@ -63,7 +63,7 @@ class ConsumerActor:
             generations: Of each.
             after: See ``Epoch``.
             upto: See ``Epoch``.
-            state: Handle of the state actor; None without stateful steps.
+            state: Handles of the state actors; none without stateful steps.
             needs: What the sinks need of it.
         """
         executor = self._executor(upto.bytes - (after.bytes if after is not None else 0))

@@ -11,12 +11,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.asking import ActorLost, answer, start, start_on
+from actors.asking import ActorLost, answer, start
 from actors.consumer import ConsumerActor
 from actors.reader import ReaderActor
 from actors.sink import SinkActor
-from actors.state import StateActor
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload
+from actors.state_crew import StateCrew
+from actors.state_reports import StateReports
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, StateReport
 from raypipe.local.crew import state_lost
 from raypipe.local.demand import Demand
 from raypipe.model import Claim, Committed, Cut, SinkTable
@@ -42,7 +43,6 @@ class RayCrew:
     def __init__(self, *, plan: Plan, log: Log, token: str, node: str) -> None:
         self._plan = plan
         self._log = log
-        self._node = node
         self._prefix = f"{plan.pipeline}/{token}"
         self._units: dict[str, tuple[SinkTable, ...]] = {}
         self._sink_plans: dict[str, SinkPlan] = {}
@@ -54,7 +54,7 @@ class RayCrew:
         self._held: dict[str, Committed] = {}
         self._demand = Demand.of(plan)
         self._lineage: str | None = None  # of the state that the sinks' tables say they are views of
-        self._keeping: Any = None
+        self._reports = StateReports()
         self._readers: dict[str, _ReaderHandle] = {}
         self._claim: Claim | None = None
         self._resting = True
@@ -62,7 +62,7 @@ class RayCrew:
         # All at once: a process takes a second to start, and they start side by side.
         self._sinks: dict[str, Any] = {name: self._start_sink(name) for name in self._units}
         self._consumer: Any = self._start_consumer()
-        self._state: Any = self._start_state() if self._demand else None
+        self._state = StateCrew(plan, log.identity, node, self._name) if self._demand else None
 
     def sinks(self) -> dict[str, tuple[SinkTable, ...]]:
         """Units of commit and their tables."""
@@ -83,14 +83,11 @@ class RayCrew:
         return self._ask_to_open(name, claim)
 
     def _open_state(self, claim: Claim) -> str:
-        """Opens the state, in a new actor if the old one died; returns its lineage."""
-        try:
-            if self._state is not None:
-                return str(self._ask_state("open", claim.generation))
-        except ActorLost:
-            self._lose_state()
-        self._state = self._start_state()
-        return str(self._ask_state("open", claim.generation))
+        """Opens the state, in new actors for those that died; returns its lineage."""
+        assert self._state is not None
+        with suppress(ActorLost):
+            return self._state.open(claim.generation)
+        return self._state.open(claim.generation)
 
     def _stand_by(self, lineage: str) -> None:
         if lineage == self._lineage:
@@ -103,35 +100,23 @@ class RayCrew:
 
     def fits(self) -> bool:
         """Whether the state fits what the sinks hold."""
-        if not self._demand:
+        if self._state is None or self._state.fits(self._cuts()):
             return True
-        try:
-            if self._ask_state("fits", self._cuts()):
-                return True
-        except ActorLost:
-            self._lose_state()
-            raise
         self._lineage = None
         return False
 
     def keep(self, cuts: Collection[int]) -> None:
-        """Passes it on to the state, unless the last time is not answered yet."""
-        if self._state is not None and (self._keeping is None or ray.wait([self._keeping], timeout=0)[0]):
-            self._keeping = self._state.keep.remote(set(cuts))
+        """Passes it on to the state."""
+        if self._state is not None:
+            self._state.keep(cuts)
+
+    def state_reports(self) -> tuple[StateReport, ...]:
+        """What the state last said of itself."""
+        return self._reports.look(self._state.handles if self._state is not None else [])
 
     def _cuts(self) -> list[Cut | None]:
         """Of the sinks that stateful steps feed."""
         return [held.cut for name, held in self._held.items() if self._demand.feeds(self._units[name])]
-
-    def _ask_state(self, method: str, *arguments: object) -> Any:
-        return answer(getattr(self._state, method).remote(*arguments), "The state")
-
-    def _lose_state(self) -> None:
-        self._kill(self._state)
-        self._state = self._keeping = None
-
-    def _start_state(self) -> Any:
-        return start_on(self._node, StateActor, self._name("state"), self._plan, self._log.identity)
 
     def _start_sink(self, name: str) -> Any:
         return start(SinkActor, self._name(f"sink:{name}"), self._sink_plans[name], self._plan.pipeline, name)
@@ -184,7 +169,8 @@ class RayCrew:
         actors = {name: self._sinks[name] for name in sinks}
         generations = {name: self._generations[name] for name in sinks}
         needs = self._demand.needs([(self._held[name], self._units[name]) for name in sinks], self._cuts())
-        reference = self._consumer.carry.remote(actors, generations, after, upto, self._state, needs)
+        state = self._state.all() if self._state is not None else []
+        reference = self._consumer.carry.remote(actors, generations, after, upto, state, needs)
         try:
             while not ray.wait([reference], timeout=LOOK_S)[0]:
                 if not keep_going():
@@ -208,15 +194,16 @@ class RayCrew:
 
     def close(self) -> None:
         """Lets every actor end what it has in hand, then ends it."""
+        states = self._state.handles if self._state is not None else []
+        self._reports.settle(states, CLOSE_S)
         ending = [handle.actor.stop.remote() for handle in self._readers.values()]
         ending += [actor.close.remote() for actor in self._sinks.values()]
-        if self._state is not None:
-            ending.append(self._state.close.remote())
+        ending += [actor.close.remote() for actor in states]
         if ending:
             with suppress(RayError):
                 ray.wait(ending, num_returns=len(ending), timeout=CLOSE_S)
         actors = [handle.actor for handle in self._readers.values()] + list(self._sinks.values())
-        actors += [actor for actor in (self._consumer, self._state) if actor is not None]
+        actors += [*states, *([self._consumer] if self._consumer is not None else [])]
         for actor in actors:
             self._kill(actor)
         self._sinks.clear()

@@ -1,4 +1,4 @@
-"""Which processes a run's sink actors live in: for whoever looks at them from outside, or ends one."""
+"""Which processes a run's actors live in: for whoever looks at them from outside, or ends one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ray.exceptions import RayError
 PATIENCE_S = 5.0
 
 
-def process_of_sink(pipeline: str, sink: str) -> int | None:
-    """Process id of a sink's actor on the cluster this process has joined; None if there is none, or it is too busy.
+def process_of(pipeline: str, role: str) -> int | None:
+    """Process id of an actor on the cluster this process has joined; None if there is none, or it is too busy.
 
     Args:
         pipeline: Its name.
-        sink: A unit of commit.
+        role: Of the actor: ``sink:warehouse`` for a unit of commit, ``state``.
     """
     for name in ray.util.list_named_actors():
-        owner, _, role = name.rpartition("/")
-        if owner.startswith(f"{pipeline}/") and role.rpartition("#")[0] == f"sink:{sink}":
+        owner, _, found = name.rpartition("/")
+        if owner.startswith(f"{pipeline}/") and found.rpartition("#")[0] == role:
             try:
                 process: int = ray.get(ray.get_actor(name).__ray_call__.remote(_own_process), timeout=PATIENCE_S)
             except (RayError, ValueError):

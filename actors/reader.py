@@ -28,6 +28,7 @@ class ReaderActor:
             reload=reload,
             poll_bytes=int(plan.limits.get("poll_bytes", 16 << 20)),
             log_bytes=int(plan.limits.get("log_bytes", 4 << 30)),
+            clock_s=plan.clock_s,
         )
         self._reader.start()
 

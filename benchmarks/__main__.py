@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks.harness import Benchmark, CannotRun, Report, Size, measure
 from benchmarks.machine import machine
-from benchmarks.report import as_json, as_markdown, as_table
+from benchmarks.page import renew, section_of
+from benchmarks.report import as_json, as_table
 
 # Imported one by one when their turn comes: a benchmark of memory or of start-up must not pay for its neighbours.
 BENCHMARKS = {
@@ -71,9 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for note in report.notes:
             print(f"  {note}")
         if asked.markdown:  # after each: a run that is stopped has written what it knows
-            done = {each.benchmark.name for each in reports}
-            missing = [name for name in BENCHMARKS if name not in done]
-            asked.markdown.write_text(as_markdown(reports, about, size, missing))
+            renew(asked.markdown, [section_of(report, about)], about, size, list(BENCHMARKS))
     print(f"\n{as_table(reports)}")
     if asked.json:
         asked.json.write_text(as_json(reports))
@@ -89,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the work or less: orders of magnitude only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as a list of objects")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the page for the docs")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="renew the page of the docs and its data beside it"
+    )
     return parser
 
 

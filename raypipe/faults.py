@@ -49,6 +49,8 @@ POINTS = (
     "state.merge.written",
     "state.checkpoint.run",
     "state.checkpoint.named",
+    "shards.shared",
+    "shards.named",
     "sink.open.after",
     "sink.write.after",
     "sink.commit.before",
@@ -77,6 +79,7 @@ MUTANTS = (
     "mutant.retain_early",  # the log forgets what a sink has not committed
     "mutant.state_name_early",  # a commit of the state gets its name before it is whole
     "mutant.state_drop_weight",  # equal rows of the state are merged without adding their weights
+    "mutant.shard_unset_key",  # rows whose key is NULL stay at the shard that they are at
     "mutant.state_unset_key",  # rows whose key holds a NULL are left out of the state
 )
 

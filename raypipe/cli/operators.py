@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raypipe.plan.views import Algebraic, Bilinear, Keyed, Linear, Operator, Scan, Union, ViewPlan
+from raypipe.plan.views import Algebraic, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, ViewPlan
 
 
 def operators(step: ViewPlan) -> list[dict[str, str]]:
@@ -24,10 +24,15 @@ def _what(operator: Operator, short: dict[str, str]) -> str:
     match operator:
         case Scan():
             return f"changes of {operator.relation}"
+        case Clock():
+            return "the time of the cut"
         case Union():
             return f"all rows of {inputs}"
         case Linear():
             return f"columns of {inputs}" if operator.renames else f"expressions and conditions over {inputs}"
+        case Bilinear(between=True):
+            rows, bound = inputs.split(", ")
+            return f"rows of {rows} by their place before or after {bound}, by slices of time"
         case Bilinear():
             return f"inner join of {inputs}" + (f" by {_columns(operator.left_key)}" if operator.left_key else "")
         case Algebraic():
@@ -39,6 +44,8 @@ def _what(operator: Operator, short: dict[str, str]) -> str:
 
 def _keeps(operator: Operator) -> str:
     match operator:
+        case Clock():
+            return "keeps the time"
         case Bilinear():
             return "keeps both sides"
         case Algebraic():
@@ -50,6 +57,8 @@ def _keeps(operator: Operator) -> str:
 
 def _costs(operator: Operator) -> str:
     match operator:
+        case Bilinear(between=True):
+            return "costs the changes, and the rows that the time or the watermark passes"
         case Bilinear():
             return "costs the changes and their matches" if operator.left_key else "costs the changes times all rows"
         case Algebraic():

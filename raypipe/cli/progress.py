@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol
 
 from raypipe.cli.terminal import counted, say
@@ -14,8 +15,14 @@ from raypipe.engine.status import InstanceStatus, SinkStatus, Status
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from raypipe.contracts import StateReport
+
 # Between lines when nothing but numbers changed, so that a log file of a long run stays readable.
 LINE_EVERY_S = 5.0
+# What a database keeps for us is always a little.
+WORTH_TELLING_BYTES = 1_000_000
+# More sinks than this that the same is true of are counted, so that a line stays one.
+MOST_NAMES = 3
 
 
 class Progress(Protocol):
@@ -77,7 +84,7 @@ def one_line(status: Status) -> str:
         f"{status.rows_per_s:,.0f} rows/s",
         counted(status.epochs, "epoch"),
         *(f"{instance.name} {instance_words(instance)}" for instance in status.instances),
-        *(f"{', '.join(names)} {words}" for words, names in _alike(status.sinks).items()),
+        *(f"{_together(names)} {words}" for words, names in _alike(status.sinks).items()),
     ]
     return " | ".join(parts)
 
@@ -90,6 +97,10 @@ def _alike(sinks: Iterable[SinkStatus]) -> dict[str, list[str]]:
     return names
 
 
+def _together(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= MOST_NAMES else counted(len(names), "sink")
+
+
 def instance_words(instance: InstanceStatus) -> str:
     """What a reader is doing."""
     words = [instance.state]
@@ -98,7 +109,7 @@ def instance_words(instance: InstanceStatus) -> str:
         words.append(f"{instance.pending:,} waiting")
     if instance.parked:
         words.append(f"{instance.parked:,} parked")
-    if instance.kept.get("kept_bytes"):
+    if instance.kept.get("kept_bytes", 0) >= WORTH_TELLING_BYTES:
         safe = instance.kept.get("safe_bytes")
         bound = f", {safe / 1e6:,.0f} MB before it gives up" if safe is not None else ""
         words.append(f"({instance.kept['kept_bytes'] / 1e6:,.1f} MB kept by the database{bound})")
@@ -117,6 +128,23 @@ def sink_words(sink: SinkStatus) -> str:
     if sink.error:
         words.append(f"({sink.error})")
     return " ".join(words)
+
+
+def state_words(report: StateReport) -> str:
+    """What a state holds."""
+    total = report.total
+    words = [
+        f"cut {report.cut}" if report.cut is not None else "no cut yet",
+        f"{counted(total.rows, 'row')} in {counted(total.traces, 'trace')}",
+        f"{sized(report.bytes)} of {sized(report.limit)}",
+    ]
+    return ", ".join(words)
+
+
+def sized(size: int) -> str:
+    """A size on disk, ``1.5 MB``."""
+    scale, unit = next(((scale, unit) for scale, unit in ((1e9, "GB"), (1e6, "MB")) if size >= scale), (1e3, "kB"))
+    return f"{size / scale:,.1f} {unit}"
 
 
 def _table(status: Status) -> RenderableType:
@@ -141,4 +169,6 @@ def _table(status: Status) -> RenderableType:
             grid.add_row("", Text(table), ProgressBar(total=1.0, completed=share, width=40))
     for sink in status.sinks:
         grid.add_row("sink", Text(sink.name, "cyan"), Text(sink_words(sink), "red" if sink.error else ""))
+    for report in status.stateful:
+        grid.add_row("state", Text(PurePath(report.folder).name, "cyan"), Text(state_words(report)))
     return Group(head, grid)

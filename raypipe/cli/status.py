@@ -11,11 +11,12 @@ from raypipe.engine.status import STATUS_NOTE, Status
 from raypipe.local.at_work import at_work
 
 if TYPE_CHECKING:
+    from raypipe.contracts import StateReport
     from raypipe.spec import Pipeline
 
 
 def status(file: File = PIPELINE_FILE, json: Json = False) -> None:
-    """Show where the pipeline stands: its run, its sources and the cut each sink holds."""
+    """Show where the pipeline stands: its run, its sources, the cut each sink holds, and what its steps remember."""
     from raypipe.spec import load
 
     pipeline = load(file)
@@ -65,5 +66,30 @@ def _lines(status: Status, alive: bool) -> list[str]:
         ),
         *aligned(("source", instance.name, instance_words(instance)) for instance in status.instances),
         *aligned(("sink", sink.name, sink_words(sink)) for sink in status.sinks),
+        *(line for report in status.stateful for line in _state_lines(report, alive)),
     ]
     return [*lines, f"  error: {status.error}"] if status.error else lines
+
+
+def _state_lines(report: StateReport, alive: bool) -> list[str]:
+    """What a state holds, and what of it is whose."""
+    from raypipe.cli.progress import state_words
+
+    owner = f"actor {report.actor}, process {report.pid}" if report.actor else f"process {report.pid}"
+    return [
+        f"  state  {state_words(report)}",
+        f"    in {report.folder} on {report.host}" + (f", kept by {owner}" if alive else ""),
+        *aligned(state_parts(report), indent="    "),
+    ]
+
+
+def state_parts(report: StateReport) -> list[tuple[str, ...]]:
+    """Cells of a line for each step that remembers something, and for each relation that is held for them."""
+    from raypipe.cli.progress import sized
+
+    parts = [("step", name, totals) for name, totals in report.steps.items()]
+    parts += [("input", name, totals) for name, totals in report.inputs.items()]
+    return [
+        (what, name, counted(totals.traces, "trace"), counted(totals.rows, "row"), sized(totals.bytes))
+        for what, name, totals in parts
+    ]

@@ -1,7 +1,7 @@
 """Small Protocols between the engine and its adapters."""
 
 from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
-from raypipe.contracts.log import Log, LogBatch, LogSlice, LogTransaction
+from raypipe.contracts.log import CanPrepare, Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.repair import CanBeRepaired, ComparesTables
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
 from raypipe.contracts.source import (
@@ -14,7 +14,16 @@ from raypipe.contracts.source import (
     Source,
     SourceView,
 )
-from raypipe.contracts.state import WEIGHT, WEIGHT_FIELD, StateStore, Trace, TraceSchema, Work
+from raypipe.contracts.state import (
+    WEIGHT,
+    WEIGHT_FIELD,
+    StateReport,
+    StateStore,
+    Trace,
+    TraceSchema,
+    TraceTotals,
+    Work,
+)
 from raypipe.contracts.step import Step
 
 __all__ = [
@@ -22,6 +31,7 @@ __all__ = [
     "WEIGHT_FIELD",
     "CanBeRepaired",
     "CanPauseLoads",
+    "CanPrepare",
     "CanReadAgain",
     "ComparesTables",
     "Crew",
@@ -42,9 +52,11 @@ __all__ = [
     "SinkContents",
     "Source",
     "SourceView",
+    "StateReport",
     "StateStore",
     "Step",
     "Trace",
     "TraceSchema",
+    "TraceTotals",
     "Work",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from raypipe.contracts.state import StateReport
 from raypipe.errors import RaypipeError
 from raypipe.model import Claim, Committed, Cut, SinkTable
 
@@ -126,6 +127,10 @@ class Crew(Protocol):
 
     def keep(self, cuts: Collection[int]) -> None:
         """The state of other cuts than these (and later ones) will not be asked for any more."""
+        ...
+
+    def state_reports(self) -> Sequence[StateReport]:
+        """What the owners of the state last said of it; none without stateful steps, or before it is open."""
         ...
 
     def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:

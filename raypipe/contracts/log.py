@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from raypipe.model import ChangeBatch, Claim, Cut
 
@@ -162,4 +162,17 @@ class Log(Protocol):
 
     def close(self) -> None:
         """Releases connections; idempotent."""
+        ...
+
+
+@runtime_checkable
+class CanPrepare(Protocol):
+    """A log in which an instance's first transaction takes long to begin."""
+
+    def prepare(self, instance: str, claim: Claim) -> None:
+        """Does what ``begin`` would do first, and writes nothing; while it does, nothing else is asked of the log.
+
+        Raises:
+            RaypipeError: as ``begin`` does.
+        """
         ...

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -26,6 +26,79 @@ class TraceSchema:
     name: str
     columns: pa.Schema
     key: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceTotals:
+    """What some traces hold together.
+
+    Attributes:
+        traces: How many they are.
+        runs: Sorted pieces that they are made of.
+        rows: Stored; rows that cancel each other out count until they are merged.
+        bytes: Of their runs.
+    """
+
+    traces: int = 0
+    runs: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+    def plus(self, other: TraceTotals) -> TraceTotals:
+        """Both together."""
+        return TraceTotals(
+            traces=self.traces + other.traces,
+            runs=self.runs + other.runs,
+            rows=self.rows + other.rows,
+            bytes=self.bytes + other.bytes,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateReport:
+    """What stateful steps remember, as one owner of state says of itself.
+
+    Attributes:
+        folder: Where it lies.
+        host: Whose disk that is.
+        pid: Process that owns it.
+        actor: Name of the Ray actor that owns it; empty in a local run.
+        lineage: See ``StateStore``: another one means that the state began anew.
+        cut: The newest that it is kept for; None if there is none yet.
+        versions: For how many cuts it is kept.
+        bytes: On disk, all versions together.
+        limit: It may grow to.
+        steps: What the operators of each stateful step hold, at the newest cut.
+        inputs: Likewise what is held of each relation that they read.
+    """
+
+    folder: str
+    host: str
+    pid: int
+    actor: str = ""
+    lineage: str = ""
+    cut: int | None = None
+    versions: int = 0
+    bytes: int = 0
+    limit: int = 0
+    steps: Mapping[str, TraceTotals] = field(default_factory=dict)
+    inputs: Mapping[str, TraceTotals] = field(default_factory=dict)
+
+    @property
+    def total(self) -> TraceTotals:
+        """Of all traces."""
+        total = TraceTotals()
+        for each in (*self.steps.values(), *self.inputs.values()):
+            total = total.plus(each)
+        return total
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> StateReport:
+        """Reads what ``dataclasses.asdict`` made."""
+        parts = {
+            part: {name: TraceTotals(**totals) for name, totals in fields[part].items()} for part in ("steps", "inputs")
+        }
+        return cls(**{**fields, **parts})
 
 
 class Trace(Protocol):

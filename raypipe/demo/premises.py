@@ -8,7 +8,7 @@ from pathlib import Path
 # Written into the folder first, so that the next demo knows that it may clear what lies beside it.
 MARK = ".made-by-raypipe-demo"
 # What the shop and its pipeline make; the stars are for what a store keeps beside its file (-wal, -shm, .wal).
-MADE = ("shop.db*", "log.db*", "warehouse.duckdb*", "shard-*.db*", "lake")
+MADE = ("shop.db*", "log.db*", "warehouse.duckdb*", "shard-*.db*", "lake", "state")
 
 
 class NotOurs(FileExistsError):

@@ -5,7 +5,8 @@ the log*: what was appended without its commit is not there, what was committed 
 from the position on and so not twice.
 
 While one piece is being committed the next may be read already. Nothing depends on it: a piece that was only read is
-forgotten with its reader, and the source hears of each piece only after its own commit.
+forgotten with its reader, and the source hears of each piece only after its own commit. Likewise the log lets a writer
+in while the source is opened and the first piece is read.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from raypipe import faults
-from raypipe.contracts import Log, Piece, Source
-from raypipe.model import Claim
+from raypipe.contracts import CanPrepare, Log, Piece, Source
+from raypipe.model import Claim, Cut
 
 
 @dataclass(kw_only=True)
@@ -29,29 +30,33 @@ class PumpFigures:
     seconds: dict[str, float] = field(default_factory=lambda: {"read_source": 0.0, "append_log": 0.0})
 
 
-class _Append:
-    """A piece on its way into the log, in a thread of its own.
+class _Work:
+    """Work on the log, in a thread of its own.
 
     Args:
-        piece: To append and commit.
-        work: Does it.
+        name: Of the thread.
+        work: To do.
     """
 
-    def __init__(self, piece: Piece, work: Callable[[Piece], None]) -> None:
-        self.piece = piece
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
         self._work = work
         self._failure: BaseException | None = None
         self.seconds = 0.0
-        self._thread = threading.Thread(target=self._run, name="append", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         began = time.perf_counter()
         try:
-            self._work(self.piece)
+            self._work()
         except BaseException as failure:
             self._failure = failure
         self.seconds = time.perf_counter() - began
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it is not done."""
+        return self._thread.is_alive()
 
     def end(self) -> BaseException | None:
         """Waits until it is done, which the log's own deadlines bound; returns what it failed with."""
@@ -76,7 +81,8 @@ class Pump:
         self._prefix = prefix
         self._claim = claim
         self._poll_bytes = poll_bytes
-        self._append: _Append | None = None
+        self._preparation: _Work | None = None
+        self._append: tuple[Piece, _Work] | None = None
         self._log_bytes = 0
         self.position: str | None = None
         self.whole = True  # what was read last ended on a transaction boundary
@@ -90,12 +96,15 @@ class Pump:
             Unavailable: source or log do not answer.
         """
         self.position = self._log.position(self._source.instance)
+        if isinstance(self._log, CanPrepare):
+            prepare, self._log_bytes = self._log.prepare, self._log.size()
+            self._preparation = _Work("prepare", lambda: prepare(self._source.instance, self._claim))
         self._source.open(self.position, reload)
 
     @property
     def at_work(self) -> bool:
-        """Whether a piece is on its way into the log."""
-        return self._append is not None
+        """Whether a piece is on its way into the log, or the log still lets the writer in."""
+        return self._append is not None or (self._preparation is not None and self._preparation.at_work)
 
     @property
     def log_bytes(self) -> int:
@@ -116,12 +125,14 @@ class Pump:
         if self._append is None:
             first = self._read(upto)
             if first is None:
+                if not self.at_work:
+                    self._require_prepared()  # a writer that was not let in need not wait for changes to say so
                 return None
-            self._append = _Append(first, self._move)
+            self._begin(first)
         following = self._read(upto) if ahead and self._source.wait(0.0) else None
         moved = self.finish()
         if following is not None:
-            self._append = _Append(following, self._move)
+            self._begin(following)
         return moved
 
     def finish(self) -> Piece | None:
@@ -130,13 +141,13 @@ class Pump:
         Raises:
             RaypipeError: as `advance` does.
         """
-        append, self._append = self._append, None
-        if append is None:
+        if self._append is None:
+            self._require_prepared()
             return None
+        (piece, append), self._append = self._append, None
         failure = append.end()
         if failure is not None:
             raise failure
-        piece = append.piece
         self.figures.rows += sum(batch.num_rows for batch in piece.batches)
         self.figures.parked += piece.parked
         self.figures.seconds["append_log"] += append.seconds
@@ -146,11 +157,52 @@ class Pump:
         faults.point("source.acknowledge.after")
         return piece
 
+    def newest_cut(self) -> Cut | None:
+        """The log's newest cut, once the log can be asked; not while a piece is on its way.
+
+        Raises:
+            RaypipeError: as `advance` does.
+        """
+        self._require_prepared()
+        return self._log.last_cut()
+
+    def stand_still(self) -> bool:
+        """Makes a cut at the newest cut's own place, in which nothing but the time is another one.
+
+        Returns:
+            Whether it did: not inside a transaction, and not before the first cut.
+
+        Raises:
+            RaypipeError: as `advance` does.
+        """
+        cut, instance = self.newest_cut(), self._source.instance
+        if cut is None or self.position is None or cut.positions.get(instance) != self.position:
+            return False
+        loading = [table for table in cut.loading if table.startswith(f"{instance}.")]
+        transaction = self._log.begin(instance, self._claim)
+        try:
+            transaction.commit(self.position, boundary=True, loading=loading)
+        except BaseException:
+            transaction.abort()
+            raise
+        return True
+
     def close(self) -> None:
         """Waits for the piece on its way, whatever becomes of it: the log says; idempotent."""
         append, self._append = self._append, None
         if append is not None:
-            append.end()
+            append[1].end()
+        if self._preparation is not None:
+            self._preparation.end()
+
+    def _begin(self, piece: Piece) -> None:
+        self._append = (piece, _Work("append", lambda: self._move(piece)))
+
+    def _require_prepared(self) -> None:
+        preparation, self._preparation = self._preparation, None
+        failure = None if preparation is None else preparation.end()
+        if failure is not None:
+            raise failure
 
     def _read(self, upto: str | None) -> Piece | None:
         faults.point("source.poll.before")
@@ -165,6 +217,7 @@ class Pump:
         return piece
 
     def _move(self, piece: Piece) -> None:
+        self._require_prepared()
         transaction = self._log.begin(self._source.instance, self._claim)
         try:
             for batch in piece.batches:

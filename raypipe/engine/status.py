@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raypipe.contracts import StateReport
 
 STATUS_NOTE = "status"
 
@@ -84,6 +87,7 @@ class Status:
             ``commit_sinks``.
         instances: Sources.
         sinks: Units of commit.
+        stateful: What stateful steps remember: one report for each owner of state, none without such steps.
         error: Why it failed.
     """
 
@@ -101,6 +105,7 @@ class Status:
     stage_s: Mapping[str, float] = field(default_factory=dict)
     instances: tuple[InstanceStatus, ...] = ()
     sinks: tuple[SinkStatus, ...] = ()
+    stateful: tuple[StateReport, ...] = ()
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,9 +119,12 @@ class Status:
     @classmethod
     def from_json(cls, text: str) -> Status:
         """Reads what ``to_json`` wrote."""
+        from raypipe.contracts import StateReport  # with Arrow, which a mere --help does without
+
         fields = json.loads(text)
         fields["instances"] = tuple(InstanceStatus(**each) for each in fields["instances"])
         fields["sinks"] = tuple(SinkStatus(**each) for each in fields["sinks"])
+        fields["stateful"] = tuple(StateReport.from_dict(each) for each in fields.get("stateful", ()))
         return cls(**fields)
 
     def alive(self, now: float) -> bool:

@@ -15,7 +15,7 @@ from raypipe.plan.model import InstancePlan, Plan, SinkPlan, StepPlan
 from raypipe.plan.views import ViewPlan
 from raypipe.sinks.types import check_key, check_names, stored_schema
 from raypipe.sources import open_source
-from raypipe.spec import Pipeline, PipelineFileError, Problem, Url, resolve_url
+from raypipe.spec import Pipeline, PipelineFileError, Problem, Url, resolve_folder, resolve_url
 from raypipe.spec.document import Sink
 from raypipe.spec.document import SinkTable as SinkTableSpec
 from raypipe.spec.problems import DocumentPath, listed, nearest
@@ -57,6 +57,7 @@ class _Assembly:
         instances = tuple(self._instances())
         steps = tuple(self._steps())
         sinks = tuple(self._sinks())
+        state = self._state()
         if self._problems:
             away = [self._problem(path, error) for path, error in self._unavailable]
             raise PipelineFileError([*self._problems, *away])
@@ -70,7 +71,7 @@ class _Assembly:
             steps=steps,
             sinks=sinks,
             limits=limits,
-            state=str(pipeline.folder / (pipeline.state or f"{pipeline.pipeline}.state")),
+            state=state,
         )
 
     def _instances(self) -> Iterator[InstancePlan]:
@@ -112,7 +113,8 @@ class _Assembly:
         for name in self._order():
             inputs = {relation: schema for relation, schema in self._schemas.items() if relation not in self._broken}
             try:
-                step = compile_step(name, self._pipeline.steps[name].sql, inputs, self._views)
+                spec = self._pipeline.steps[name]
+                step = compile_step(name, spec.sql, inputs, self._views, recompute_rows=spec.recompute_rows)
             except RaypipeError as error:
                 # Ordering has found every name a step reads, so one that is missing here is broken and told already.
                 if not (self._broken and isinstance(error, SchemaMismatch)):
@@ -200,6 +202,15 @@ class _Assembly:
                 )
             )
         return replace(schema, key=spec.key)
+
+    def _state(self) -> str:
+        """The folder of the state; empty after a problem."""
+        pipeline = self._pipeline
+        try:
+            return str(resolve_folder(pipeline.state or f"{pipeline.pipeline}.state", pipeline.folder))
+        except RaypipeError as error:
+            self._tell(("state",), error)
+            return ""
 
     def _resolved(self, path: DocumentPath, url: Url) -> str:
         """The URL to connect with; empty after a problem."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source
+from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source, StateReport
 from raypipe.errors import RaypipeError, StateLost
 from raypipe.local.carry import carry
 from raypipe.local.demand import Demand
 from raypipe.local.inline import Executor, InlineExecutor, Steps
 from raypipe.local.reader import Reader
 from raypipe.local.stateful import Stateful, StatefulExecutor
+from raypipe.local.threads import StatefulShards
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
 
@@ -39,7 +40,7 @@ class LocalCrew:
         steps: Steps,
         open_sinks: Callable[[Plan], Iterable[Sink]],
         demand: Demand,
-        stateful: Stateful | None,
+        stateful: Stateful | StatefulShards | None,
         open_log: Callable[[], Log],
         open_source: Callable[[str], Source],
     ) -> None:
@@ -101,6 +102,10 @@ class LocalCrew:
         if self._stateful is not None:
             self._stateful.keep(cuts)
 
+    def state_reports(self) -> tuple[StateReport, ...]:
+        """What the state says of itself."""
+        return self._stateful.reports() if self._stateful is not None else ()
+
     def start_readers(self, claim: Claim, reload: Collection[Reload]) -> None:
         """Starts one thread for each instance."""
         for instance in self._plan.instances:
@@ -112,6 +117,7 @@ class LocalCrew:
                 reload=[each for each in reload if each.instance == instance.name],
                 poll_bytes=int(self._plan.limits.get("poll_bytes", 16 << 20)),
                 log_bytes=int(self._plan.limits.get("log_bytes", 4 << 30)),
+                clock_s=self._plan.clock_s,
             )
             self._readers[instance.name].start()
 

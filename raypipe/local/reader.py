@@ -14,6 +14,7 @@ from raypipe.engine.backoff import Backoff
 from raypipe.engine.pump import Pump
 from raypipe.errors import Directive, InvariantBroken, RaypipeError
 from raypipe.local.requests import Requests
+from raypipe.local.ticking import Ticking
 from raypipe.model import Claim
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Reader:
         poll_bytes: Soft bound of one log transaction.
         log_bytes: The reader waits while the log keeps more than this, but never inside a source transaction: the
             sinks cannot move on, and the log cannot shrink, before its cut.
+        clock_s: How old the newest cut may become while nothing happens, seconds; None if nobody asks for the time.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Reader:
         reload: Collection[Reload],
         poll_bytes: int,
         log_bytes: int,
+        clock_s: float | None = None,
     ) -> None:
         self._open_source = open_source
         self._open_log = open_log
@@ -54,6 +57,7 @@ class Reader:
         self._reload = tuple(reload)
         self._poll_bytes = poll_bytes
         self._log_bytes = log_bytes
+        self._ticking = Ticking(clock_s)
         self._order = ReaderOrder()
         self._report = ReaderReport(reload=self._reload)
         self._rows_before = 0
@@ -157,6 +161,8 @@ class Reader:
                 piece = pump.advance(order.upto, ahead=not alone)
             if piece is not None:
                 self._take_note(pump, source, log, order, piece)
+                continue
+            if self._ticking.tick(pump):
                 continue
             kept = self._requests.kept(source)
             self._tell(state="streaming", order=order, settled=True, pending=0, position=pump.position, kept=kept)

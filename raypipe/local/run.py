@@ -12,6 +12,7 @@ from raypipe.local.crew import LocalCrew
 from raypipe.local.demand import Demand
 from raypipe.local.stateful import Stateful
 from raypipe.local.teller import Observer
+from raypipe.local.threads import StatefulShards
 from raypipe.log import open_existing_log, open_log
 from raypipe.plan.model import Plan
 from raypipe.sinks import open_sinks
@@ -56,7 +57,7 @@ def run_local(
 def _run(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
     log = open_log(plan.log, pipeline=plan.pipeline)
     demand = Demand.of(plan)
-    stateful = Stateful(plan, demand, log.identity) if demand else None
+    stateful = _stateful(plan, demand, log.identity) if demand else None
     flow = Flow(plan, demand.streamed({table.relation for sink in plan.sinks for table in sink.tables}))
     try:
         crew = LocalCrew(
@@ -76,3 +77,8 @@ def _run(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
             stateful.close()
         flow.close()
         log.close()
+
+
+def _stateful(plan: Plan, demand: Demand, identity: str) -> Stateful | StatefulShards:
+    shards = int(plan.limits.get("state_shards", 1))
+    return Stateful(plan, demand, identity) if shards == 1 else StatefulShards(plan, demand, identity, shards)

@@ -1,22 +1,30 @@
-"""The state of a run's stateful steps: where it lies, for which cuts it is kept, and what it makes of an epoch."""
+"""The state of a run's stateful steps: where it lies, for which cuts it is kept, and what it makes of an epoch.
+
+Each shard has a folder of its own, ``<state>/<number of shards>/<shard>``.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from raypipe import faults
+from raypipe.contracts import StateReport, TraceTotals
 from raypipe.errors import InvariantBroken, OutcomeUnknown, StateLost, Unavailable
 from raypipe.local.demand import Demand
 from raypipe.local.entered import enter, entered
 from raypipe.local.inline import Executor
+from raypipe.local.resharding import arrange
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.state import Limits, Store
-from raypipe.steps import Needs, Views
+from raypipe.steps import ALONE, Exchange, Needs, Views
 
 Output = tuple[str, ChangeBatch]
 
@@ -41,6 +49,17 @@ class StateEpoch(Protocol):
 Begin = Callable[[Cut | None, Cut, Needs], StateEpoch]
 
 
+def go_on_from(held: Sequence[Collection[int]], cuts: Iterable[Cut | None]) -> bool:
+    """Whether some sink can go on from what all shards keep, or nothing is kept; if not, the state is to be emptied.
+
+    Args:
+        held: Versions of each shard.
+        cuts: That the sinks hold.
+    """
+    common = set(held[0]).intersection(*held[1:])
+    return not any(held) or any(cut is not None and cut.number in common for cut in cuts)
+
+
 class Stateful:
     """The state of stateful steps, and the steps. Used by one thread.
 
@@ -48,65 +67,106 @@ class Stateful:
         plan: What runs.
         demand: What its sinks want.
         identity: Of the log: state of another log means nothing.
+        shard: Which part of the state this is.
+        shards: Of how many.
     """
 
-    def __init__(self, plan: Plan, demand: Demand, identity: str) -> None:
+    def __init__(self, plan: Plan, demand: Demand, identity: str, *, shard: int = 0, shards: int = 1) -> None:
         self._plan = plan
         self._identity = identity
+        self._folder = Path(plan.state)
+        self._shard = shard
+        self._shards = shards
         self._views = Views(plan, demand.relations)
         self._store: Store | None = None
 
     def open(self, generation: int) -> str:
-        """Takes the state over, if it is not open; returns its lineage.
+        """Takes this shard over, if it is not open; returns its lineage.
+
+        The first shard is to be opened first: it shares the state out anew if that lies in another number of shards.
 
         Raises:
             Fenced: a later run has it.
             Unavailable: its disk does not answer.
         """
         if self._store is None:
-            folder = Path(self._plan.state)
-            names = [trace.name for trace in self._views.traces]
-            came = enter(folder, names)
-            self._store = Store.open(
-                folder / "traces",
-                generation=generation,
-                identity=self._identity,
-                traces=self._views.traces,
-                limits=Limits(state_bytes=int(self._plan.limits.get("state_bytes", Limits().state_bytes))),
-            )
-            if any(self._views.kept(self._store.note(version)) & came for version in self._store.versions()):
-                # Another run dropped them meanwhile: what sinks hold of them cannot be gone on from.
-                self._store.reset()
-            entered(folder, names)
+            if self._shard == 0:
+                arrange(self._folder, self._shards, partial(self._open, generation))
+            self._store = self._open(generation, self._folder / str(self._shards) / str(self._shard), self._shards)
         return self._store.lineage
+
+    def _open(self, generation: int, folder: Path, shards: int) -> Store:
+        names = [trace.name for trace in self._views.traces]
+        came = enter(folder, names)
+        store = Store.open(
+            folder / "traces",
+            generation=generation,
+            identity=self._identity,
+            traces=self._views.traces,
+            limits=Limits(state_bytes=int(self._plan.limits.get("state_bytes", Limits().state_bytes)) // shards),
+        )
+        if any(self._views.kept(store.note(version)) & came for version in store.versions()):
+            # Another run dropped them meanwhile: what sinks hold of them cannot be gone on from.
+            store.reset()
+        entered(folder, names)
+        return store
 
     def fits(self, cuts: Iterable[Cut | None]) -> bool:
         """Whether some sink can go on from what is kept, or nothing is kept; if not, the state is emptied."""
-        store = self._opened()
-        versions = store.versions()
-        if not versions or any(cut is not None and cut.number in versions for cut in cuts):
+        if go_on_from([self.versions()], cuts):
             return True
-        store.reset()
+        self.reset()
         return False
+
+    def versions(self) -> tuple[int, ...]:
+        """Numbers of the cuts that this shard is kept for."""
+        return self._opened().versions()
+
+    def reset(self) -> None:
+        """Forgets everything in this shard, durably."""
+        self._opened().reset()
 
     def keep(self, cuts: Collection[int]) -> None:
         """No sink will go on from any other cut than these."""
         if self._store is not None:
             self._store.keep(cuts)
 
-    def begin(self, after: Cut | None, upto: Cut, needs: Needs) -> StateEpoch:
+    def reports(self) -> tuple[StateReport, ...]:
+        """What is held, for people; empty while the state is not open."""
+        store = self._store
+        if store is None:
+            return ()
+        totals = store.totals()
+        versions = store.versions()
+        return (
+            StateReport(
+                folder=str(store.path.parent),
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                lineage=store.lineage,
+                cut=max(versions, default=None),
+                versions=len(versions),
+                bytes=store.bytes,
+                limit=store.limits.state_bytes,
+                steps=_added_up(totals, self._views.steps),
+                inputs=_added_up(totals, self._views.held_inputs),
+            ),
+        )
+
+    def begin(self, after: Cut | None, upto: Cut, needs: Needs, exchange: Exchange = ALONE) -> StateEpoch:
         """Starts an epoch.
 
         Args:
             after: Cut that the sinks hold.
             upto: Cut that they will hold.
             needs: What they need.
+            exchange: With the other shards.
 
         Raises:
             StateLost: there is no state to go on from, and the sinks need it.
         """
         with self._mended():
-            return _Guarded(self._views.begin(self._opened(), after, upto, needs), self)
+            return _Guarded(self._views.begin(self._opened(), after, upto, needs, exchange), self)
 
     def close(self) -> None:
         """Ends steps and state; idempotent."""
@@ -136,6 +196,14 @@ class Stateful:
         if self._store is None:
             raise InvariantBroken("The state is not open.")
         return self._store
+
+
+def _added_up(totals: Mapping[str, TraceTotals], owners: Mapping[str, str]) -> dict[str, TraceTotals]:
+    """Totals of traces by those whose they are."""
+    made: dict[str, TraceTotals] = {}
+    for trace, owner in owners.items():
+        made[owner] = made.get(owner, TraceTotals()).plus(totals[trace])
+    return made
 
 
 class _Guarded:

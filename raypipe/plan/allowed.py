@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from raypipe.plan.functions import Nature, catalogue, nature_of
+from collections.abc import Collection
+
+from raypipe.plan.functions import CLOCK_WORDS, Nature, catalogue, nature_of
 from raypipe.plan.text import StepText, did_you_mean
 from raypipe.plan.tree import Node, byte_offset, walk
 
@@ -52,13 +54,20 @@ def _refusal(node: Node) -> str | None:
     return f"{{step}} uses {what}{{where}}, which is not possible in a step."
 
 
-def stateful(tree: Node) -> bool:
-    """Whether a tree has an expression that needs other rows than the one at hand."""
+def stateful(tree: Node, names: Collection[str]) -> bool:
+    """Whether a tree has an expression that needs other rows than the one at hand, or the time.
+
+    Args:
+        tree: Of the SQL.
+        names: Of the inputs' columns, in lower case: what they are called means no function.
+    """
+    words = CLOCK_WORDS.difference(names)
     return any(
         node.get("class") in ("WINDOW", "SUBQUERY")
+        or (node.get("class") == "COLUMN_REF" and {name.lower() for name in node["column_names"]} <= words)
         or (
             node.get("class") == "FUNCTION"
-            and nature_of(str(node["function_name"]), len(node["arguments"])) is Nature.STATEFUL
+            and nature_of(str(node["function_name"]), len(node["arguments"])) in (Nature.STATEFUL, Nature.CLOCK)
         )
         for node in walk(tree)
     )
@@ -66,7 +75,7 @@ def stateful(tree: Node) -> bool:
 
 def _refused_call(name: str, arguments: int) -> str | None:
     match nature_of(name, arguments):
-        case Nature.ROW_WISE | Nature.STATEFUL:
+        case Nature.ROW_WISE | Nature.STATEFUL | Nature.CLOCK:
             return None
         case Nature.UNSTABLE:
             return UNSTABLE.format(name=f"{name}()")

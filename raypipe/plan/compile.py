@@ -30,7 +30,13 @@ _DESCRIBE = "DESCRIBE "
 
 
 def compile_step(
-    name: str, sql: str, inputs: Mapping[str, TableSchema], input_views: Mapping[str, str], location: str = ""
+    name: str,
+    sql: str,
+    inputs: Mapping[str, TableSchema],
+    input_views: Mapping[str, str],
+    location: str = "",
+    *,
+    recompute_rows: int | None = None,
 ) -> StepPlan | ViewPlan:
     """Plans a step: row by row if its SQL needs no other rows than the one that changed, else as a stateful view.
 
@@ -40,6 +46,8 @@ def compile_step(
         inputs: Schemas of everything it may read, as users write it: ``shop.orders``, or the name of a step.
         input_views: Fingerprints of inputs that have one (steps).
         location: Where the step stands, for messages; may be empty.
+        recompute_rows: Compute it whole at every change, as long as its inputs have no more rows than this; None if its
+            SQL must do without.
 
     Raises:
         SqlError: it is wrong, not deterministic, or looks beyond its inputs.
@@ -50,14 +58,17 @@ def compile_step(
         tree = parse(sandbox, text)
         stateful = constructs.stateful(text)
         refused = [*constructs.impossible(text), *allowed.refusals(text, tree)]
+        if recompute_rows is None:
+            refused += constructs.only_recomputed(text)
         if refused:
             offset, sentence = min(refused, key=lambda found: found[0])
             raise text.problem(sentence, offset)
         _create_inputs(sandbox, inputs)
         reads = [reference.relation for reference in resolve(text, tree, inputs)]
         columns = _columns(sandbox, text)
-        if (stateful or allowed.stateful(tree)) and reads:
-            return compile_view(text, inputs, input_views, columns, reads, sandbox)
+        names = {column.lower() for relation in reads for column in inputs[relation].names}
+        if (stateful or allowed.stateful(tree, names) or recompute_rows is not None) and reads:
+            return compile_view(text, inputs, input_views, columns, reads, sandbox, recompute_rows)
         paths = Rewriter(text, inputs, sandbox).paths(tree)
         branch_sql = [text_of(sandbox, path.node) for path in paths]
     key, why_not = _key(paths, inputs)

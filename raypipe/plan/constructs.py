@@ -29,7 +29,6 @@ _CONSTRUCTS: dict[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
 # What has no one answer, or none that can be kept: (name, keywords, what to write instead).
 _IMPOSSIBLE: dict[type[exp.Expr], tuple[str, tuple[str, ...], str]] = {
     exp.TableSample: ("a sample", ("SAMPLE", "TABLESAMPLE"), "a WHERE on a hash of the key"),
-    exp.Pivot: ("PIVOT or UNPIVOT", ("PIVOT", "UNPIVOT"), "GROUP BY with aggregates that have a FILTER"),
 }
 IMPOSSIBLE = "{{step}} uses {what}{{where}}, which cannot be kept up to date; write {instead}."
 
@@ -42,12 +41,25 @@ def impossible(text: StepText) -> list[tuple[int, str]]:
         for kind, (what, keywords, instead) in _IMPOSSIBLE.items():
             if isinstance(node, kind):
                 found.append((_offset(node, keywords, tokens), IMPOSSIBLE.format(what=what, instead=instead)))
-        if isinstance(node, exp.With) and node.args.get("recursive"):
-            sentence = IMPOSSIBLE.format(what="WITH RECURSIVE", instead="as many joins as the recursion is deep")
-            found.append((_offset(node, ("RECURSIVE",), tokens), sentence))
         if isinstance(node, exp.Join) and node.method == "POSITIONAL":
             sentence = IMPOSSIBLE.format(what="a POSITIONAL join", instead="a join by a column")
             found.append((_offset(node, ("POSITIONAL",), tokens), sentence))
+    return found
+
+
+def only_recomputed(text: StepText) -> list[tuple[int, str]]:
+    """What can be kept only by computing everything again, as (offset in characters, sentence)."""
+    tree, tokens = _parsed(text), text.tokens()
+    found = []
+    for node in tree.walk():
+        if isinstance(node, exp.With) and node.args.get("recursive"):
+            what, instead = "WITH RECURSIVE", "as many joins as the recursion is deep"
+        elif isinstance(node, exp.Pivot) and node.args.get("unpivot"):
+            what, instead = "UNPIVOT", "a SELECT for each column with UNION ALL"
+        else:
+            continue
+        place = _offset(node, (what.rpartition(" ")[2],), tokens)
+        found.append((place, IMPOSSIBLE.format(what=what, instead=f"{instead}, or give the step recompute_rows")))
     return found
 
 

@@ -17,6 +17,7 @@ class Nature(Enum):
 
     ROW_WISE = "row-wise"
     STATEFUL = "stateful"
+    CLOCK = "clock"  # the time, which in a step is that of the cut
     UNSTABLE = "unstable"  # another call may answer otherwise
     OUTSIDE = "outside"  # looks at files, settings, the catalogue or DuckDB's inner life
     TABLE = "table"
@@ -25,6 +26,10 @@ class Nature(Enum):
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
+
+# What a stateful step may ask the time with.
+CLOCK_CALLS = _names("now get_current_timestamp transaction_timestamp today")
+CLOCK_WORDS = _names("current_timestamp current_date")
 
 # Words that are calls without parentheses, unless a column has the name.
 UNSTABLE_WORDS = _names("""
@@ -79,6 +84,7 @@ def catalogue() -> Mapping[str, Nature]:
     natures.update(dict.fromkeys(_UNNEST, Nature.ROW_WISE))
     natures.update(dict.fromkeys(_OUTSIDE, Nature.OUTSIDE))
     natures.update(dict.fromkeys(_UNSTABLE | UNSTABLE_WORDS, Nature.UNSTABLE))
+    natures.update(dict.fromkeys(CLOCK_CALLS, Nature.CLOCK))
     natures.update(dict.fromkeys(_STATEFUL_MACROS, Nature.STATEFUL))
     return natures
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from raypipe.model import SinkTable, TableSchema
 from raypipe.plan.views.model import ViewPlan
 
+CLOCK_S = 60.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class InstancePlan:
@@ -110,6 +112,12 @@ class Plan:
     sinks: tuple[SinkPlan, ...]
     limits: Mapping[str, float] = field(default_factory=dict)
     state: str = ""
+
+    @property
+    def clock_s(self) -> float | None:
+        """How long the time may stand still while nothing happens in the sources; None if no step asks for it."""
+        asks = any(isinstance(step, ViewPlan) and step.has_clock for step in self.steps)
+        return self.limits.get("clock_seconds", CLOCK_S) if asks else None
 
     def topic(self, relation: str) -> str | None:
         """Topic of a source table named as users write it; None for a step."""

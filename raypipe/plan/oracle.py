@@ -25,7 +25,8 @@ def oracle_sql(plan: Plan, relation: str) -> str:
 
     Returns:
         SQL over tables that have the users' names (``shop.orders``), in a session whose ``TimeZone`` is UTC. Its
-        columns are the relation's, by name.
+        columns are the relation's, by name. Where a step asks for the time it reads ``plan.views.clocks.CLOCK``, a
+        table of one row, ``clock_row``.
     """
     steps = {step.name: step for step in plan.steps}
     if relation not in steps:

@@ -62,6 +62,8 @@ def _tables(node: object, scope: Scope) -> list[tuple[str, int | None]]:
         return [] if hidden else [(name, byte_offset(node))]
     found = []
     for entry in node.get("cte_map", {}).get("map", ()):
-        found += _tables(entry["value"]["query_node"], scope)
+        query = entry["value"]["query_node"]
+        recursive = query.get("type") == "RECURSIVE_CTE_NODE"
+        found += _tables(query, scope.defining(entry) if recursive else scope)
         scope = scope.defining(entry)
     return found + [table for key, part in node.items() if key != "cte_map" for table in _tables(part, scope)]

@@ -35,10 +35,10 @@ def parse(sandbox: Sandbox, text: StepText) -> Node:
     tokens = text.tokens()
     if answer["error"]:
         verb = tokens[0].text.upper()
-        if verb in ("PIVOT", "UNPIVOT"):
+        if verb == "PIVOT":
             raise text.problem(
-                f"{{step}} uses {verb}{{where}}, which cannot be kept up to date; write GROUP BY with aggregates "
-                "that have a FILTER.",
+                "{step} uses PIVOT{where} without a list of values, so its columns would change with the rows; write "
+                "PIVOT … ON column IN (…), with the values listed.",
                 tokens[0].start,
             )
         raise text.problem(

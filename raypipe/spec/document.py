@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from pydantic_core import PydanticCustomError
 
 from raypipe.spec.limits import Limits
@@ -13,7 +13,7 @@ from raypipe.spec.names import DatabaseName, Name, SourceName
 from raypipe.spec.origin import Origin
 from raypipe.spec.problems import Location, Problem, Severity
 from raypipe.spec.relations import check_relations
-from raypipe.spec.url import Url
+from raypipe.spec.url import Url, check_references
 
 # A list becomes a tuple here; strictness would allow only tuples.
 DatabaseNames = Annotated[tuple[DatabaseName, ...], Field(strict=False)]
@@ -50,6 +50,12 @@ class Step(_Section):
     sql: Annotated[str, Field(min_length=1)] = Field(
         description="One SELECT (or SELECTs joined by UNION ALL) in DuckDB's SQL over `<source>.<table>` and other "
         "steps. Write it as a `|` block, so that errors name the right line."
+    )
+    recompute_rows: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Computes the step whole, from all rows of its inputs, whenever one of them changes: for SQL that "
+        "cannot be kept up to date otherwise (`WITH RECURSIVE`, `UNPIVOT`, `now()` anywhere). The pipeline stops when "
+        "its inputs have more rows than this.",
     )
 
 
@@ -110,10 +116,11 @@ class Pipeline(_Section):
         description="Where the log between readers and sinks is kept: `sqlite:///var/log.db`, or "
         "`kafka://host:9092` (`kafka+sasl_ssl://user:${env:PASSWORD}@host:9092`)."
     )
-    state: str = Field(
+    state: Annotated[str, AfterValidator(check_references)] = Field(
         default="",
         description="Folder for what stateful steps (joins, aggregates, windows …) remember, on a local disk; relative "
-        "to the file. Without, `NAME.state` beside the file. It may be removed: everything is then loaded again.",
+        "to the file, and with `${env:NAME}` like a URL. Without, `NAME.state` beside the file. It may be removed: "
+        "everything is then loaded again.",
     )
     sources: Annotated[dict[SourceName, Source], Field(min_length=1)] = Field(
         description="Databases to read from, by the name they have in SQL.",

@@ -69,10 +69,20 @@ class Limits(BaseModel):
         default=60.0,
         description="How long one step's SQL may take over one batch, in seconds.",
     )
+    state_shards: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=1,
+        description="How many actors (threads, in a local run) share what stateful steps remember, each with an equal "
+        "part of the keys and of `state_bytes`. With another number than the last run had it is shared out anew.",
+    )
     step_rows: Annotated[int, Field(ge=1000)] = Field(
         default=5_000_000,
         description="How many rows a stateful step may compute again for one change, where its SQL has no key by which "
         "fewer would do (`raypipe plan` says so).",
+    )
+    clock_seconds: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = Field(
+        default=60.0,
+        description="How far a step that calls `now()` may fall behind the time while its sources are silent. So "
+        "often, at most, a cut is made in which nothing has changed but the time, and every sink commits it.",
     )
     state_bytes: Annotated[ByteSize, Field(ge=MIB)] = Field(
         default=16 * GIB,

@@ -41,6 +41,21 @@ def resolve_url(url: Url, folder: Path, environment: Mapping[str, str] = os.envi
     return _absolute(REFERENCE.sub(secret, url.written), folder)
 
 
+def resolve_folder(written: str, folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """A folder as a pipeline file names it: references filled in, a relative path made absolute.
+
+    Args:
+        written: In the file.
+        folder: That relative paths, also those of ``${file:PATH}``, start from.
+        environment: Of ``${env:NAME}`` and ``${env:NAME:-default}``.
+
+    Raises:
+        RaypipeError: something that it refers to does not exist; of kind ``pipeline_file``.
+    """
+    filled = REFERENCE.sub(lambda found: _secret(found["kind"], found["name"], folder, environment), written)
+    return Path(os.path.normpath(folder.absolute() / filled))
+
+
 def _secret(kind: str, name: str, folder: Path, environment: Mapping[str, str]) -> str:
     if kind == "env":
         variable, has_default, default = name.partition(":-")

@@ -98,6 +98,18 @@ def _validated(value: object) -> Url:
 
 
 def _checked(written: str) -> str:
+    check_references(written)
+    if _ONLY_REFERENCES.match(written):
+        return written  # the scheme is inside the secret: checked when it is resolved
+    return check_shape(written)
+
+
+def check_references(written: str) -> str:
+    """Returns the text if all references in it can be resolved, once what they name is there.
+
+    Raises:
+        PydanticCustomError: with a sentence that shows no secret.
+    """
     for found in REFERENCE.finditer(written):
         if found["kind"] not in REFERENCE_KINDS or not found["colon"] or not found["name"]:
             meant = nearest(found["kind"], REFERENCE_KINDS)
@@ -106,9 +118,7 @@ def _checked(written: str) -> str:
                 "a reference is ${env:NAME} or ${file:PATH}, not {written}",
                 {"written": found[0] if not found["colon"] else f"${{{found['kind']}:…}}", "did_you_mean": meant},
             )
-    if _ONLY_REFERENCES.match(written):
-        return written  # the scheme is inside the secret: checked when it is resolved
-    return check_shape(written)
+    return written
 
 
 def check_shape(text: str) -> str:

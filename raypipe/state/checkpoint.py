@@ -28,7 +28,8 @@ from raypipe.state.limits import Limits
 from raypipe.state.manifest import schema_from_text, schema_text
 from raypipe.state.order import places_of, plain_schema, stored_schema
 from raypipe.state.remote import Remote
-from raypipe.state.sharding import WHOLE, Share
+from raypipe.state.run import Run
+from raypipe.state.sharding import WHOLE, Share, lineage_of
 from raypipe.state.store import Part, Store
 
 _FORMAT = 1
@@ -138,13 +139,12 @@ def restore(
         bodies = [each[number] for each in found]
         try:
             store.adopt(
-                number,
-                note=str(bodies[0]["note"]),
+                {number: str(bodies[0]["note"])},
                 lineage=str(bodies[0]["lineage"]),
                 parts=(
                     part
                     for remote, body in zip(remotes, bodies, strict=True)
-                    for part in _parts(remote, body, share, store)
+                    for part in _parts(remote, body, number, share, store)
                 ),
             )
         except StateLost as error:
@@ -159,27 +159,28 @@ def restore(
     )
 
 
-def reshard(stores: Sequence[Store], version: int, into: Store, share: Share) -> None:
-    """Gives a store the share of a version that lies in other stores of this machine.
+def reshard(stores: Sequence[Store], versions: Collection[int], into: Store, share: Share) -> None:
+    """Gives a store its share of versions that lie in other stores of this machine.
 
     Raises:
-        StateLost: one of them does not keep the version, or is damaged.
+        StateLost: one of them does not keep a version, or is damaged.
     """
-    works = [store.begin(version) for store in stores]
+    works = {(place, number): store.begin(number) for place, store in enumerate(stores) for number in versions}
     try:
+        holders: dict[tuple[str, Run], list[int]] = {}
+        for (_, number), work in works.items():
+            for name, trace in work.traces.items():
+                for run in trace.stored:
+                    holders.setdefault((name, run), []).append(number)
         into.adopt(
-            version,
-            note=stores[0].note(version),
-            lineage=stores[0].lineage,
+            {number: stores[0].note(number) for number in versions},
+            lineage=lineage_of([store.lineage for store in stores]),
             parts=(
-                (name, iter(run.between(share.low, share.high)))
-                for work in works
-                for name, trace in work.traces.items()
-                for run in trace.stored
+                (numbers, name, iter(run.between(share.low, share.high))) for (name, run), numbers in holders.items()
             ),
         )
     finally:
-        for work in works:
+        for work in works.values():
             work.abort()
 
 
@@ -249,10 +250,10 @@ def _whole(remote: Remote, identity: str, traces: Sequence[TraceSchema]) -> Iter
             yield version, body
 
 
-def _parts(remote: Remote, body: dict[str, object], share: Share, store: Store) -> Iterator[Part]:
+def _parts(remote: Remote, body: dict[str, object], number: int, share: Share, store: Store) -> Iterator[Part]:
     for name, (trace, pieces) in _runs(body).items():
         if store.holds(trace):
-            yield trace, _fetched(remote, name, pieces, share)
+            yield (number,), trace, _fetched(remote, name, pieces, share)
 
 
 def _fetched(remote: Remote, run: str, pieces: list[tuple[int, int]], share: Share) -> Iterator[pa.RecordBatch]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,7 @@ from raypipe.contracts import TraceSchema
 from raypipe.state.order import fit, plain_schema
 from raypipe.state.places import KEY_BITS, first_places
 
+_LINEAGES = uuid.UUID("7f0e61c2-6a53-4c47-9a0e-6a5a0f2e3c11")
 _HASHES = 1 << int(KEY_BITS)
 
 
@@ -34,6 +37,13 @@ class Share:
 
 
 WHOLE = Share(shard=0, shards=1)
+
+
+def lineage_of(lineages: Sequence[str]) -> str:
+    """One lineage for all shards, which is another one when that of any of them is; what they agree on, if they do."""
+    if len(set(lineages)) == 1:
+        return lineages[0]
+    return str(uuid.uuid5(_LINEAGES, " ".join(lineages)))
 
 
 def shard_of(keys: pa.Table, schema: TraceSchema, shards: int) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from raypipe import faults
-from raypipe.contracts import TraceSchema
+from raypipe.contracts import TraceSchema, TraceTotals
 from raypipe.errors import Fenced, InvariantBroken, LimitExceeded, OutcomeUnknown, StateLost, Unavailable
 from raypipe.state.folder import Folder, commit_name
 from raypipe.state.holding import Holding, Version, files_of, manifest_of, new_lineage, stored_run
@@ -28,8 +28,8 @@ from raypipe.state.writing import RunFile, blocks_of
 # Who claims a folder while others do so too tries again; each try that fails means that another one succeeded.
 _CLAIMS = 16
 
-# The name of a trace, and stored rows of it in order.
-Part: TypeAlias = tuple[str, Iterator[pa.RecordBatch]]
+# The versions that hold some rows, the name of their trace, and the rows as they are stored, in order.
+Part: TypeAlias = tuple[Collection[int], str, Iterator[pa.RecordBatch]]
 
 
 class Store:
@@ -138,33 +138,35 @@ class Store:
             self._check_open()
             self._write_anew({}, new_lineage())
 
-    def adopt(self, version: int, *, note: str, lineage: str, parts: Iterable[Part]) -> None:
-        """Takes over a version that was written elsewhere, in place of all that is held.
+    def adopt(self, notes: Mapping[int, str], *, lineage: str, parts: Iterable[Part]) -> None:
+        """Takes over versions that were written elsewhere, in place of all that is held.
 
         Args:
-            version: Number of its cut.
-            note: Kept with it.
+            notes: Kept with each version.
             lineage: See ``StateStore``.
-            parts: Sorted stored rows, each a run or a part of one; read one after another.
+            parts: Each a run or a part of one; read one after another.
 
         Raises:
             LimitExceeded: the state would outgrow its bound.
             RaypipeError: whatever the parts raise; the store holds what it held before.
         """
-        runs: list[tuple[str, Run]] = []
+        versions = {number: Version(note=note, runs={}) for number, note in notes.items()}
+        written: list[Run] = []
         try:
-            for trace, rows in parts:
+            for numbers, trace, rows in parts:
                 with self._lock:
                     self._check_room(0)
                 run = self._write_file(self._traces[trace], rows)
                 if run.rows:
-                    runs.append((trace, run))
+                    written.append(run)
+                    for number in numbers:
+                        runs = versions[number].runs
+                        runs[trace] = (*runs.get(trace, ()), run)
             with self._lock:
                 self._check_open()
-                by_trace = {name: tuple(run for trace, run in runs if trace == name) for name in self._traces}
-                self._write_anew({version: Version(note=note, runs=by_trace)}, lineage)
+                self._write_anew(versions, lineage)
         finally:
-            for _, run in runs:
+            for run in written:
                 self.release(run.name)
 
     def holds(self, trace: str) -> bool:
@@ -177,23 +179,30 @@ class Store:
         with self._lock:
             return sum(self._held.files.values())
 
-    def status(self) -> dict[str, object]:
-        """Names and counts, for people."""
+    @property
+    def path(self) -> Path:
+        """Of its folder."""
+        return self._folder.path
+
+    @property
+    def files(self) -> int:
+        """How many there are in the folder."""
+        with self._lock:
+            return len(self._held.files)
+
+    def totals(self) -> dict[str, TraceTotals]:
+        """What each trace holds in the newest version."""
         with self._lock:
             newest = self._held.newest
-            return {
-                "bytes": self.bytes,
-                "files": len(self._held.files),
-                "versions": sorted(self._held.versions),
-                "traces": {
-                    name: {
-                        "rows": sum(run.rows for run in newest.get(name, ())),
-                        "bytes": sum(run.bytes for run in newest.get(name, ())),
-                        "runs": len(newest.get(name, ())),
-                    }
-                    for name in self._traces
-                },
-            }
+        return {
+            name: TraceTotals(
+                traces=1,
+                runs=len(newest.get(name, ())),
+                rows=sum(run.rows for run in newest.get(name, ())),
+                bytes=sum(run.bytes for run in newest.get(name, ())),
+            )
+            for name in self._traces
+        }
 
     def settle(self) -> None:
         """Waits until nothing is left to merge.

@@ -12,6 +12,7 @@ from raypipe.contracts import SourceView
 from raypipe.errors import SqlError
 from raypipe.plan import oracle_sql
 from raypipe.plan.model import Plan
+from raypipe.plan.views.clocks import CLOCK, clock_row
 
 
 class Oracle:
@@ -62,6 +63,12 @@ class Oracle:
             self.database.execute(f"INSERT INTO {target} SELECT * FROM incoming")
             rows += batch.num_rows
             observer(rows)
+        self.database.unregister("incoming")
+
+    def stand_at(self, at: float) -> None:
+        """What now() means: the time of the cut, seconds since 1970."""
+        self.database.register("incoming", clock_row(at))
+        self.database.execute(f"CREATE OR REPLACE TABLE {quote(CLOCK)} AS SELECT * FROM incoming")
         self.database.unregister("incoming")
 
     def expect(self, plan: Plan, relation: str) -> str:

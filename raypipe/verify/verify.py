@@ -72,6 +72,7 @@ def verify(
         cut = log.cut(number)
         if cut is None:
             raise InvariantBroken(f"The log forgot cut {number} while it was being verified.")
+        oracle.stand_at(cut.at)
         reports = [
             report for sink in plan.sinks for report in _verify_sink(plan, oracle, sink, number, values, observer)
         ]

@@ -382,6 +382,26 @@ def a_load_is_found_until_its_truncate_is_forgotten(open_log: OpenLog) -> None:
     assert log.load_begins(topic) is None
 
 
+def a_cut_in_which_nothing_happened_is_a_later_cut_at_the_same_place(open_log: OpenLog) -> None:
+    log = open_log()
+    claim = log.claim(open_log.name)
+    first = put(log, claim, "shop", "1", 1)
+    second = log.begin("shop", claim).commit("1", boundary=True, loading=["shop.u"])
+    assert second is not None
+    assert second.number > first.number
+    assert second.at >= first.at
+    assert (second.offsets, second.positions) == (first.offsets, first.positions)
+    assert second.loading == ("shop.u",)
+    assert [cut.number for cut in log.cuts(after=first.number)] == [second.number]
+    topics = [open_log.topic("t")]
+    assert [list(log.read(part)) for part in log.slices(first, second, topics, 1 << 20)] == []
+    third = put(log, claim, "shop", "2", 2)
+    between = [read for part in log.slices(second, third, topics, 1 << 20) for read in log.read(part)]
+    assert sum(read.batch.num_rows for read in between) > 0
+    log.retain(third)
+    assert log.cut(first.number) is None
+
+
 def a_cut_of_another_log_is_refused(open_log: OpenLog) -> None:
     log = open_log()
     cut = put(log, log.claim(open_log.name), "shop", "1", 1)
@@ -451,6 +471,7 @@ CHECKS: tuple[Check, ...] = (
     only_the_topics_asked_for_are_read,
     what_was_forgotten_is_a_gap_and_never_an_empty_answer,
     a_load_is_found_until_its_truncate_is_forgotten,
+    a_cut_in_which_nothing_happened_is_a_later_cut_at_the_same_place,
     a_cut_of_another_log_is_refused,
     notes_are_kept_replaced_found_by_prefix_and_removed,
     what_others_committed_is_heard_of_without_asking,

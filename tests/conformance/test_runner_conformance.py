@@ -39,6 +39,8 @@ steps:
       SELECT id, -amount AS amount FROM shop.refunds
   large:
     sql: SELECT id, cents FROM paid WHERE cents > 5000
+  recent:
+    sql: SELECT id FROM shop.orders WHERE TIMESTAMP '2026-01-01' + to_days(id) <= now()
   totals:
     sql: |
       SELECT p.customer, count(*) AS n, sum(p.cents) AS cents, count(r.id) AS refunds
@@ -51,6 +53,7 @@ sinks:
       money: {{from: money}}
       large: {{from: large}}
       totals: {{from: totals}}
+      recent: {{from: recent}}
       orders: {{from: shop.orders}}
   history:
     url: "delta:///lake"
@@ -184,7 +187,7 @@ def test_a_run_until_idle_loads_and_a_second_one_follows_the_changes(runner: Run
     loads_and_follows(runner, shop)
     report = verify(shop.plan())
     assert report.ok, report.to_json()
-    assert {table.table for table in report.tables} == {"paid", "money", "large", "totals", "orders"}
+    assert {table.table for table in report.tables} == {"paid", "money", "large", "recent", "totals", "orders"}
 
 
 def test_a_log_in_kafka_serves_every_runner(runner: Runner, tmp_path: Path, kafka: KafkaCluster) -> None:
@@ -246,13 +249,25 @@ def test_state_that_went_away_or_is_damaged_is_loaded_anew(runner: Runner, shop:
     shop.change()
     runner(shop.plan(), until="idle")
     assert verify(shop.plan()).ok
-    [newest] = sorted((shop.folder / f"{shop.name}.state" / "traces").glob("*.commit"))[-1:]
+    [newest] = sorted((shop.folder / f"{shop.name}.state" / "1" / "0" / "traces").glob("*.commit"))[-1:]
     content = bytearray(newest.read_bytes())
     content[200:300] = bytes(100)  # of a run; the manifest stands at the end
     newest.write_bytes(content)
     shop.execute("UPDATE orders SET status = 'paid', amount = amount + 1")
     runner(shop.plan(), until="idle")
     assert verify(shop.plan()).ok
+
+
+def test_state_goes_on_in_another_number_of_shards(runner: Runner, shop: Shop) -> None:
+    shop.fill(2000)
+    runner(shop.plan(), until="idle")
+    for number, shards in enumerate((3, 2, 1)):
+        shop.write(limits=f"limits: {{state_shards: {shards}}}")
+        shop.execute(f"UPDATE orders SET customer = 'new {number}' WHERE id % 100 = {number}")
+        status = runner(shop.plan(), until="idle")
+        assert verify(shop.plan()).ok
+        assert status.rows < 1000, "nothing is loaded again"
+        assert [path.name for path in (shop.folder / f"{shop.name}.state").iterdir()] == [str(shards)]
 
 
 def test_a_run_ends_when_told_and_the_next_resumes(runner: Runner, shop: Shop) -> None:

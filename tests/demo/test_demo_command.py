@@ -58,12 +58,19 @@ def press_ctrl_c(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-def test_the_demo_kills_an_actor_recovers_proves_itself_and_what_it_advises_works(short_path: Path) -> None:
+def test_the_demo_kills_two_actors_recovers_proves_itself_and_what_it_advises_works(short_path: Path) -> None:
     with demo(short_path, "--seconds", "6") as process:
         printed = "".join(process.stdout or ())
         process.wait(timeout=DEADLINE_S)
     assert process.returncode == 0, printed
-    for words in ("Killed the actor of sink warehouse", "Sink warehouse is back", "The demo proved itself"):
+    for words in (
+        "Killed the actor of sink warehouse",
+        "Sink warehouse is back",
+        "Killed the actor of the state",
+        "The state is back",
+        "What joins, aggregates and windows remember",
+        "The demo proved itself",
+    ):
         assert printed.count(words) == 1, printed
     assert "WRONG" not in printed
     commands = [

@@ -9,7 +9,8 @@ from threading import Event
 
 import pytest
 
-from raypipe.cli.drill import Drill, Stage
+from raypipe.cli.drill import Drill, Stage, Victim, of_sink, of_state
+from raypipe.contracts import StateReport
 from raypipe.demo import premises
 from raypipe.engine.status import InstanceStatus, SinkStatus, Status
 
@@ -25,9 +26,9 @@ class Theatre:
     stop: Event = field(default_factory=Event)
     told: list[str] = field(default_factory=list)
 
-    def drill(self) -> Drill:
+    def drill(self, *victims: Victim) -> Drill:
         return Drill(
-            sink="warehouse",
+            victims=victims or [of_sink("warehouse")],
             busy_s=10,
             patience_s=60,
             process_of=lambda _: self.process,
@@ -43,7 +44,14 @@ class Theatre:
 
 
 def status(
-    cut: int | None, *, state: str = "ready", lag_rows: int = 0, pending: int = 0, reader: str = "streaming"
+    cut: int | None,
+    *,
+    state: str = "ready",
+    lag_rows: int = 0,
+    pending: int = 0,
+    reader: str = "streaming",
+    owner: int | None = None,
+    lineage: str = "first",
 ) -> Status:
     return Status(
         pipeline="shop",
@@ -53,6 +61,7 @@ def status(
             SinkStatus(name="warehouse", state=state, cut=cut, lag_rows=lag_rows),
             SinkStatus(name="lake", state="ready", cut=cut),
         ),
+        stateful=(StateReport(folder="state", host="here", pid=owner, lineage=lineage, cut=cut),) if owner else (),
     )
 
 
@@ -113,7 +122,7 @@ def test_a_successor_without_a_later_cut_is_no_recovery(theatre: Theatre) -> Non
     drill(status(8, state="opening"))
     drill(status(8))  # what the old one had committed
     drill(status(8))
-    assert drill.recovered_s is None
+    assert not drill.recovered
 
 
 def test_after_recovery_the_shop_closes_and_the_run_ends_once_all_has_drained(theatre: Theatre) -> None:
@@ -121,7 +130,8 @@ def test_after_recovery_the_shop_closes_and_the_run_ends_once_all_has_drained(th
     theatre.now, theatre.process = 9.0, 101
     for cut in (7, 7, 8):
         drill(status(cut))
-    assert drill.recovered_s == 4.0
+    assert drill.recovered_s == {"sink:warehouse": 4.0}
+    assert drill.recovered
     drill(status(9))
     assert theatre.closed == 0
     theatre.now = 10.0
@@ -140,8 +150,46 @@ def test_a_drill_that_takes_too_long_ends_the_run_and_says_where_it_hung(theatre
     theatre.now = 61.0
     drill(status(7, state="retrying"))
     assert theatre.stop.is_set()
-    assert drill.recovered_s is None
-    assert "still killed" in theatre.told[-1]
+    assert not drill.recovered
+    assert "still waiting for sink warehouse" in theatre.told[-1]
+
+
+def test_victims_are_killed_one_after_another_each_when_the_last_is_back(theatre: Theatre) -> None:
+    drill = theatre.drill(of_sink("warehouse"), of_state())
+    drill(status(5, owner=200))
+    theatre.now = 4.0
+    drill(status(6, owner=200))
+    theatre.now = 8.0
+    drill(status(7, owner=200))
+    assert theatre.killed == [100]
+    theatre.process = 101
+    for cut in (7, 7, 8):
+        drill(status(cut, owner=200))
+    theatre.process = 200
+    drill(status(9, owner=200))
+    assert theatre.killed == [100, 200]
+    theatre.process = 201
+    for cut in (9, 10, 11):
+        drill(status(cut, owner=200))  # told by the one that is dead
+    assert drill.stage is Stage.KILLED
+    for cut in (11, 12):
+        drill(status(cut, owner=201))
+    assert drill.recovered
+    theatre.now = 10.0
+    drill(status(13, owner=201))
+    assert theatre.closed == 1
+
+
+def test_a_state_that_had_to_begin_anew_is_no_recovery(theatre: Theatre) -> None:
+    drill = theatre.drill(of_state())
+    drill(status(5, owner=100))
+    theatre.now = 5.0
+    drill(status(6, owner=100))
+    theatre.process = 101
+    for cut in (6, 6, 7):
+        drill(status(cut, owner=101, lineage="second"))
+    assert "had to begin anew" in theatre.told[-1]
+    assert not drill.recovered
 
 
 def test_a_second_demo_clears_what_the_first_one_made(tmp_path: Path) -> None:
@@ -149,7 +197,8 @@ def test_a_second_demo_clears_what_the_first_one_made(tmp_path: Path) -> None:
     premises.clear(folder)
     for name in ("shop.db", "shop.db-wal", "log.db", "shard-0.db", "warehouse.duckdb.wal", "notes.txt"):
         (folder / name).touch()
-    (folder / "lake" / "paid_orders").mkdir(parents=True)
+    for name in ("lake/paid_orders", "state/traces"):
+        (folder / name).mkdir(parents=True)
     premises.clear(folder)
     assert {path.name for path in folder.iterdir()} == {premises.MARK, "notes.txt"}
 

@@ -75,7 +75,7 @@ def check_behind_a_writer(plan: Plan, tmp_path: Path, seed: int) -> None:
         stop.set()
         writer.join()
     assert wrong(report) == {}
-    assert len(report.tables) == 10
+    assert len(report.tables) == 15
     assert not report.parked
 
 

@@ -66,6 +66,10 @@ class Clients:
             | {
                 "transactional.id": transactional_id,
                 "transaction.timeout.ms": timeout_ms,
+                # A producer of its own accord connects to a broker when it needs one. The one it has learnt the cluster
+                # from it gives up, and if none is connected at the moment in which it looks for the coordinator of its
+                # transactions, it looks again after half a second. Connected to all, it has its id within 10 ms.
+                "enable.sparse.connections": False,
                 # A message must be given up before the broker gives up its transaction.
                 "delivery.timeout.ms": min(int(ANSWER_S * 1000), timeout_ms),
                 # Arrow payloads are compressed already; JSON is not.

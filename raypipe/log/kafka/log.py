@@ -164,6 +164,10 @@ class KafkaLog:
         self._transactions[instance] = KafkaLogTransaction(writer, self._names, self._compression, self._json)
         return self._transactions[instance]
 
+    def prepare(self, instance: str, claim: Claim) -> None:
+        """See ``raypipe.contracts.CanPrepare``: the broker lets a writer in after many round trips."""
+        self.begin(instance, claim).abort()
+
     def position(self, instance: str) -> str | None:
         """Position last committed for an instance, None if there is none."""
         state = self._follower.sync().now.instances.get(instance)

@@ -13,8 +13,10 @@ from sqlglot.optimizer.qualify import qualify
 from raypipe.model import Column, TableName, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.text import StepText
-from raypipe.plan.views.graph import Graph
+from raypipe.plan.views.clocks import CLOCK, check_whole, reads_clock, text_with_clock, with_clock
+from raypipe.plan.views.graph import NOW, Graph
 from raypipe.plan.views.model import Keyed, Operator, Relation, Scan, ViewPlan
+from raypipe.plan.views.pivots import without_pivots
 from raypipe.plan.views.prove import differs
 from raypipe.plan.views.rows import Table, column
 from raypipe.plan.views.split import Splitter
@@ -33,6 +35,7 @@ def compile_view(
     columns: Sequence[Column],
     reads: Sequence[str],
     sandbox: Sandbox,
+    recompute_rows: int | None = None,
 ) -> ViewPlan:
     """Plans a step that needs other rows than the one that changed.
 
@@ -43,16 +46,22 @@ def compile_view(
         columns: Of the view, as DuckDB binds the user's own text.
         reads: The inputs that it does read.
         sandbox: Holds an empty relation under each input's name.
+        recompute_rows: See ``compile_step``.
 
     Raises:
         SqlError: it has no one answer, or raypipe cannot keep it up to date.
     """
     used = {name: inputs[name] for name in dict.fromkeys(reads)}
     try:
-        tree = _qualified(text, used)
+        tree = _qualified(text, used, sandbox)
         notes = settle(tree, _keys(used))
-        oracle = tree.sql("duckdb") if notes else text.bare()
-        operators, made, why = _planned(text.step, tree, used, columns, sandbox, oracle)
+        oracle = tree.sql("duckdb") if notes else text_with_clock(text) if reads_clock(tree) else text.bare()
+        graph = Graph(text.step, sandbox)
+        if recompute_rows is None:
+            operators, made, why = _planned(graph, tree, used, columns, oracle)
+        else:
+            operators, made = _recomputed(graph, tree, used, columns, oracle, recompute_rows)
+            why = f"as the pipeline file says, while its inputs have at most {recompute_rows:,} rows"
     except Refused as refused:
         raise text.problem(REFUSED.format(what=refused.what, instead=refused.instead), None) from None
     key = _key(made)
@@ -74,14 +83,18 @@ def compile_view(
     )
 
 
-def _qualified(text: StepText, inputs: Mapping[str, TableSchema]) -> exp.Expr:
+def _qualified(text: StepText, inputs: Mapping[str, TableSchema], sandbox: Sandbox) -> exp.Expr:
     schema: dict[str, dict[str, dict[str, str]]] = {}
     for name, each in inputs.items():
         database, _, bare = name.rpartition(".")
         schema.setdefault(database or _STEPS, {})[bare] = {column.name: "VARCHAR" for column in each.columns}
     steps = {name.lower() for name in inputs if "." not in name}
     try:
-        tree = parse_one(text.bare(), dialect="duckdb")
+        tree = without_pivots(parse_one(text.bare(), dialect="duckdb"), sandbox)
+        names = {column.lower() for each in inputs.values() for column in each.names}
+        if with_clock(tree, names):
+            schema.setdefault(_STEPS, {})[CLOCK] = {NOW: "TIMESTAMPTZ"}
+            steps.add(CLOCK)
         ctes = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
         # sqlglot wants all tables at one depth.
         for table in tree.find_all(exp.Table):
@@ -141,18 +154,12 @@ def _keys(inputs: Mapping[str, TableSchema]) -> dict[str, frozenset[str]]:
 
 
 def _planned(
-    step: str,
-    tree: exp.Expr,
-    inputs: Mapping[str, TableSchema],
-    columns: Sequence[Column],
-    sandbox: Sandbox,
-    oracle: str,
+    graph: Graph, tree: exp.Expr, inputs: Mapping[str, TableSchema], columns: Sequence[Column], oracle: str
 ) -> tuple[tuple[Operator, ...], Relation, str]:
     """Operators, the relation of the last, and why the view is kept as a whole if it is."""
     needed = _needed(tree, inputs)
     why = ""
     try:
-        graph = Graph(step, sandbox)
         known = {name.lower(): (name, schema) for name, schema in inputs.items()}
         table = Splitter(graph, known, needed).query(tree.copy(), {})
         made = _ended(graph, table, columns)
@@ -162,13 +169,41 @@ def _planned(
         why = "its parts do not make up the whole"
     except Unsplit as unsplit:
         why = str(unsplit)
-    graph = Graph(step, sandbox)
-    table = _whole(graph, tree, inputs, needed)
-    made = _ended(graph, table, columns)
+    check_whole(tree, why)
+    operators, made = _as_whole(graph.again(), tree, inputs, needed, columns, oracle, None)
+    return operators, made, why
+
+
+def _recomputed(
+    graph: Graph,
+    tree: exp.Expr,
+    inputs: Mapping[str, TableSchema],
+    columns: Sequence[Column],
+    oracle: str,
+    most_rows: int,
+) -> tuple[tuple[Operator, ...], Relation]:
+    """The view as one operator, whatever its SQL is. It takes all columns: UNPIVOT uses some without naming them."""
+    needed = {name.lower(): schema.names for name, schema in inputs.items()}
+    return _as_whole(graph, tree, inputs, needed, columns, oracle, most_rows)
+
+
+def _as_whole(
+    graph: Graph,
+    tree: exp.Expr,
+    inputs: Mapping[str, TableSchema],
+    needed: Mapping[str, Sequence[str]],
+    columns: Sequence[Column],
+    oracle: str,
+    most_rows: int | None,
+) -> tuple[tuple[Operator, ...], Relation]:
+    try:
+        made = _ended(graph, _whole(graph, tree, inputs, needed, most_rows), columns)
+    except Unsplit:
+        raise Refused("SQL that raypipe cannot take apart", "the same split into several steps") from None
     operators = _reached(graph.operators, made)
     if differs(operators, inputs, oracle, tree):
         raise Refused("SQL that raypipe cannot take apart", "the same split into several steps")
-    return operators, made, why
+    return operators, made
 
 
 def _ended(graph: Graph, table: Table, columns: Sequence[Column]) -> Relation:
@@ -183,12 +218,16 @@ def _ended(graph: Graph, table: Table, columns: Sequence[Column]) -> Relation:
 
 
 def _whole(
-    graph: Graph, tree: exp.Expr, inputs: Mapping[str, TableSchema], needed: Mapping[str, Sequence[str]]
+    graph: Graph,
+    tree: exp.Expr,
+    inputs: Mapping[str, TableSchema],
+    needed: Mapping[str, Sequence[str]],
+    most_rows: int | None,
 ) -> Table:
     """The view as one fragment over all rows."""
     query = tree.copy()
     leaves = list(inputs)
-    places = {name.lower(): place for place, name in enumerate(leaves)}
+    places = {name.lower(): place for place, name in enumerate([*leaves, *[CLOCK] * reads_clock(tree)])}
     ctes = {cte.alias.lower() for cte in query.find_all(exp.CTE)}
     for table in list(query.find_all(exp.Table)):
         name = f"{table.db}.{table.name}".lstrip(".").lower()
@@ -198,11 +237,10 @@ def _whole(
             table.set("db", None)
             table.set("this", exp.to_identifier(f"_{places[name]}"))
     scans = [graph.scan(name, inputs[name], needed[name.lower()]) for name in leaves]
+    if CLOCK in places:
+        scans.append(graph.clock())
     assert isinstance(query, exp.Query)
-    try:
-        relation = graph.keyed([(scan, None) for scan in scans], query, (), "whole", ())
-    except Unsplit:
-        raise Refused("SQL that raypipe cannot take apart", "the same split into several steps") from None
+    relation = graph.keyed([(scan, None) for scan in scans], query, (), "whole", (), most_rows=most_rows)
     return Table(relation, tuple((name.lower(), name) for name in relation.columns.names))
 
 

@@ -16,6 +16,7 @@ from raypipe.plan.views.model import (
     WEIGHT,
     Algebraic,
     Bilinear,
+    Clock,
     Keyed,
     KeyedInput,
     Linear,
@@ -29,6 +30,7 @@ from raypipe.plan.views.sums import Slots, adding, results_of
 from raypipe.plan.views.trees import Unsplit
 
 Unique = tuple[frozenset[str], ...]
+NOW = "now"
 
 
 class Graph:
@@ -44,6 +46,10 @@ class Graph:
         self._sandbox = sandbox
         self.operators: list[Operator] = []
         self._numbers = 0
+
+    def again(self) -> Graph:
+        """Another graph of the same view, without operators."""
+        return Graph(self._prefix, self._sandbox)
 
     def number(self) -> str:
         """A number that was not given before, for the name of a column."""
@@ -61,6 +67,17 @@ class Graph:
         described = self._sandbox.ask(f'DESCRIBE SELECT * FROM "{name}"')
         made = Relation(name=name, columns=fields, types=tuple(row[1] for row in described), unique=unique)
         self.operators.append(Scan(out=made, relation=relation))
+        return made
+
+    def clock(self) -> Relation:
+        """The time of the cut, one row."""
+        known = next((each.out for each in self.operators if isinstance(each, Clock)), None)
+        if known is not None:
+            return known
+        fields = pa.schema([pa.field(NOW, pa.timestamp("us", "UTC"))])
+        made = Relation(name=self._next(), columns=fields, types=("TIMESTAMP WITH TIME ZONE",), unique=(frozenset(),))
+        self._sandbox.register(made.name, fields.empty_table())
+        self.operators.append(Clock(out=made))
         return made
 
     def linear(self, source: Relation, items: Sequence[tuple[str, exp.Expr]], where: Sequence[exp.Expr]) -> Relation:
@@ -110,6 +127,8 @@ class Graph:
         items: Sequence[tuple[str, exp.Expr]],
         on: Sequence[exp.Expr],
         unique: Unique,
+        *,
+        between: bool = False,
     ) -> Relation:
         """An inner join; the expressions call its sides ``l`` and ``r``."""
         out = self._next()
@@ -128,6 +147,7 @@ class Graph:
                 left_key=tuple(left_column for left_column, _ in keys),
                 right_key=tuple(right_column for _, right_column in keys),
                 sql=weighted,
+                between=between,
             )
         )
         return made
@@ -139,6 +159,8 @@ class Graph:
         key: Sequence[str],
         what: str,
         unique: Unique,
+        *,
+        most_rows: int | None = None,
     ) -> Relation:
         """A fragment by key. In ``make`` the tables ``_0``, ``_1`` … stand for the inputs."""
         out = self._next()
@@ -158,6 +180,7 @@ class Graph:
                 key=tuple(key),
                 sql=sql,
                 what=what,
+                most_rows=most_rows,
             )
         )
         return made

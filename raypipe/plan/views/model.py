@@ -14,6 +14,7 @@ __all__ = [
     "WEIGHT",
     "Algebraic",
     "Bilinear",
+    "Clock",
     "Keyed",
     "KeyedInput",
     "Linear",
@@ -65,6 +66,27 @@ class Scan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Clock:
+    """One row with the time of the cut, which is what now() means in a step.
+
+    Attributes:
+        out: Its one column, a TIMESTAMPTZ.
+    """
+
+    out: Relation
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the relations it reads."""
+        return ()
+
+    @property
+    def traces(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What it must remember, as (relation, key)."""
+        return ((self.out.name, ()),)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Linear:
     """Each row by itself: projection, filter, unnest. No state; costs the changes.
 
@@ -110,6 +132,8 @@ class Bilinear:
         left_key: Columns of the left that equal ``right_key``; both empty for a join without equality.
         right_key: Columns of the right.
         sql: Over ``leaf_names(out, 2)``, the last column the product of both weights.
+        between: The right is one bound that moves (the time, a watermark), and the keys are slices of time: only rows
+            of the left whose slice lies between the bound before and after can come or go because of it.
     """
 
     out: Relation
@@ -118,6 +142,7 @@ class Bilinear:
     left_key: tuple[str, ...]
     right_key: tuple[str, ...]
     sql: str
+    between: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -127,7 +152,7 @@ class Bilinear:
     @property
     def traces(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """What it must remember, as (relation, key)."""
-        return ((self.left, self.left_key), (self.right, self.right_key))
+        return ((self.left, self.left_key), (self.right, () if self.between else self.right_key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +181,7 @@ class Keyed:
         key: Columns of ``out`` that hold the key; empty if the key is constant (no input has one): one group of all.
         sql: Over ``leaf_names(out, …)``, whose rows stand there as often as they count, without ``WEIGHT``.
         what: In a word, for people: ``group``, ``window``, ``left join`` …
+        most_rows: That its inputs may have together; None if the pipeline's limit holds.
     """
 
     out: Relation
@@ -163,6 +189,7 @@ class Keyed:
     key: tuple[str, ...]
     sql: str
     what: str
+    most_rows: int | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -219,7 +246,7 @@ class Algebraic:
         return (*rows, (self.sums.name, self.sums_key))
 
 
-Operator = Scan | Linear | Union | Bilinear | Keyed | Algebraic
+Operator = Scan | Clock | Linear | Union | Bilinear | Keyed | Algebraic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +275,11 @@ class ViewPlan:
     notes: tuple[str, ...] = ()
 
     @property
+    def has_clock(self) -> bool:
+        """Whether it changes with the time alone."""
+        return any(isinstance(operator, Clock) for operator in self.operators)
+
+    @property
     def traces(self) -> tuple[TraceSchema, ...]:
         """Everything it must remember; what two operators need alike is there once."""
         relations = {operator.out.name: operator.out for operator in self.operators}
@@ -255,7 +287,7 @@ class ViewPlan:
         wanted = dict.fromkeys(
             each
             for operator in self.operators
-            if isinstance(operator, Keyed | Bilinear | Algebraic)
+            if isinstance(operator, Keyed | Bilinear | Clock | Algebraic)
             for each in operator.traces
         )
         return tuple(

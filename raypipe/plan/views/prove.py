@@ -8,7 +8,7 @@ relies on, too: that its result over some keys and its result over the others ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import duckdb
@@ -21,10 +21,23 @@ from raypipe.model import TableSchema
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.scope import quote
 from raypipe.plan.types import plain
-from raypipe.plan.views.model import WEIGHT, Algebraic, Bilinear, Keyed, Linear, Operator, Scan, Union, leaf_names
+from raypipe.plan.views.clocks import CLOCK, clock_row
+from raypipe.plan.views.model import (
+    WEIGHT,
+    Algebraic,
+    Bilinear,
+    Clock,
+    Keyed,
+    Linear,
+    Operator,
+    Scan,
+    Union,
+    leaf_names,
+)
 
 _ROUNDS = (0, 3, 9, 17)  # rows of each table
 _DAY = date(2024, 1, 1)
+_NOW = clock_row(datetime(_DAY.year, _DAY.month, _DAY.day, 3, tzinfo=UTC).timestamp())
 
 
 def differs(operators: Sequence[Operator], inputs: Mapping[str, TableSchema], oracle: str, tree: exp.Expr) -> bool:
@@ -63,6 +76,7 @@ def _disagree(
             sandbox.ask(f"CREATE SCHEMA IF NOT EXISTS {quote(schema.table.instance)}")
         target = ".".join(quote(part) for part in parts)
         sandbox.ask(f"CREATE OR REPLACE VIEW {target} AS SELECT * FROM _invented_{place}")
+    sandbox.register(CLOCK, _NOW)
     try:
         expected = sandbox.query(oracle)
     except (duckdb.Error, LimitExceeded):
@@ -81,6 +95,8 @@ def _evaluated(sandbox: Sandbox, operators: Sequence[Operator], tables: Mapping[
         out = operator.out
         if isinstance(operator, Scan):
             rows = tables[operator.relation].select(out.columns.names).cast(out.columns)
+        elif isinstance(operator, Clock):
+            rows = _NOW.cast(out.columns)
         elif isinstance(operator, Union):
             rows = pa.concat_tables([made[name].rename_columns(out.columns.names) for name in operator.inputs])
         elif isinstance(operator, Linear) and operator.renames:

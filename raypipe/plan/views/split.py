@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from sqlglot import exp
 
 from raypipe.model import TableSchema
-from raypipe.plan.views.graph import Graph
+from raypipe.plan.views.clocks import CLOCK, Clocks
+from raypipe.plan.views.graph import NOW, Graph
 from raypipe.plan.views.groups import grouped
 from raypipe.plan.views.joins import Join, join
 from raypipe.plan.views.parts import Parts, aliased, ordered_by, parts_of
@@ -28,6 +29,7 @@ from raypipe.plan.views.trees import (
     replaced,
     subqueries_in,
 )
+from raypipe.plan.views.unnests import is_made_of_rows, unnested
 from raypipe.plan.views.windows import windowed
 
 
@@ -48,6 +50,7 @@ class Splitter:
         self._needed = needed
         self._scans: dict[str, Table] = {}
         self._subqueries = Subqueries(graph, self.query, self._filtered)
+        self._clocks = Clocks(graph, self.query)
 
     def query(self, node: exp.Expr, env: Environment) -> Table:
         """The relation that a query makes."""
@@ -89,6 +92,8 @@ class Splitter:
 
             rows, parts = grouped(self._graph, lift, node, rows, parts)
             needed = set(rows.terms)
+            rows, parts.having = self._clocks.applied(rows, parts.having, env, needed)
+            needed = set(rows.terms)
         rows, parts = self._subqueries.lifted(rows, parts, env, needed)
         rows = rows.filtered(parts.having)
         rows, parts = windowed(self._graph, rows, parts, needed)
@@ -103,7 +108,9 @@ class Splitter:
         rows, rest = self._joined(node, env, needed, simple)
         hard = [each for each in conditions if any(subqueries_in(each))]
         rows = rows.filtered([each for each in rest if not any(subqueries_in(each))])
-        for condition in [*hard, *(each for each in rest if any(subqueries_in(each)))]:
+        hard += [each for each in rest if any(subqueries_in(each))]
+        rows, hard = self._clocks.applied(rows, hard, env, needed)
+        for condition in hard:
             columns: dict[str, exp.Expr] = {}
             for part in list(subqueries_in(condition)):
                 # In WHERE, NULL is as good as false, which only counts where nothing is made of it.
@@ -118,17 +125,39 @@ class Splitter:
         start = node.args.get("from_")
         if start is None:
             raise Unsplit("a SELECT without FROM")
-        leaves = [Join(kind="", rows=self._leaf(start.this, env))]
+        joins = list(node.args.get("joins") or ())
+        kept_right = any(_kind(each) in ("right", "full") for each in joins)
+        if is_made_of_rows(start.this):
+            raise Unsplit("rows that are made of rows that may be none")
+        first = self._leaf(start.this, env)
+        # What is made of the first table's rows alone is there before anything is joined to it; a comma binds weaker.
+        while joins and is_made_of_rows(joins[0].this) and (joins[0].kind or not kept_right):
+            if any(any(subqueries_in(each)) for each in conjuncts(joins[0].args.get("on"))):
+                break
+            first, on = unnested(self._graph, first, joins.pop(0), needed)
+            first = first.filtered(on)
+        made_of_rows = [each for each in joins if is_made_of_rows(each.this)]
+        if made_of_rows and kept_right:
+            raise Unsplit("rows that are made of rows that may be none")
+        # Of inner joins alone a condition may as well stand in WHERE, where queries are looked after.
+        alone = all(_kind(each) == "inner" for each in joins if not is_made_of_rows(each.this))
+        hard = [each for join_ in joins for each in conjuncts(join_.args.get("on")) if any(subqueries_in(each))] * alone
+        leaves = [Join(kind="", rows=first)]
         leaves += [
             Join(
                 kind=_kind(each),
                 rows=self._leaf(each.this, env),
-                on=conjuncts(each.args.get("on")),
+                on=[part for part in conjuncts(each.args.get("on")) if part not in hard],
                 comma=not (each.args.get("on") or each.kind or each.side or each.method),
             )
-            for each in node.args.get("joins") or ()
+            for each in joins
+            if not is_made_of_rows(each.this)
         ]
-        return join(self._graph, leaves, conditions, needed)
+        rows, rest = join(self._graph, leaves, conditions, needed)
+        for each in made_of_rows:
+            rows, on = unnested(self._graph, rows, each, needed)
+            rest += on
+        return rows, [*rest, *hard]
 
     def _leaf(self, node: exp.Expr, env: Environment) -> Rows:
         if node.args.get("joins") or node.args.get("pivots") or node.args.get("sample"):
@@ -149,6 +178,8 @@ class Splitter:
         return Rows(relation=table.relation, terms={(where, name): column(made) for name, made in table.names})
 
     def _scan(self, name: str) -> Table:
+        if name == CLOCK:
+            return Table(self._graph.clock(), ((NOW, NOW),))
         if name not in self._scans:
             relation, schema = self._inputs[name]
             columns = self._needed[name]

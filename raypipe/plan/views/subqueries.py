@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from sqlglot import exp
 
+from raypipe.plan.views.clocks import check_clock
 from raypipe.plan.views.graph import Graph
 from raypipe.plan.views.model import Relation
 from raypipe.plan.views.parts import Parts
@@ -59,6 +60,7 @@ class Subqueries:
     ) -> tuple[Rows, exp.Expr]:
         """Computes an expression that holds a query as one more column; returns the column."""
         query = query_of(part)
+        check_clock(query)
         looks_out = free_columns(query)
         if looks_out - set(rows.terms):
             raise Unsplit("a query that looks out over two levels")

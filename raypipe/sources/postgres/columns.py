@@ -48,6 +48,15 @@ class Cells:
         code = first << _FIRST_BITS | size | kind << _KIND_BITS
         return Cells(buffer, code if present is None else np.where(present, code, 0))
 
+    @staticmethod
+    def everywhere(buffer: Bytes, first: Places, size: Places | int, kind: int) -> Cells:
+        """Cells of one kind that all hold a value. Where they begin is known already, and not found again."""
+        cells = Cells(buffer, first << _FIRST_BITS | size | kind << _KIND_BITS)
+        vars(cells).update(first=first, present=None)
+        if not isinstance(size, int):
+            vars(cells)["size"] = size
+        return cells
+
     def __len__(self) -> int:
         return len(self.code)
 
@@ -130,8 +139,8 @@ def _walk(buffer: Bytes, cursor: Places, columns: int) -> tuple[list[Cells], Pla
         size = head >> 24 & 0xFFFFFFFF
         cursor = cursor + 5
         if (letter == _TEXT_LETTER).all():
-            found.append(Cells(buffer, cursor << _FIRST_BITS | size | TEXT << _KIND_BITS))
-            cursor += size
+            found.append(Cells.everywhere(buffer, cursor, size, TEXT))
+            cursor = cursor + size
             continue
         kind = _LETTERS[letter & 0xFF].astype(np.int64)
         if (kind > BINARY).any():
@@ -158,17 +167,26 @@ def walk_copied(buffer: Bytes, tuples: Places, columns: int) -> tuple[list[Cells
     try:
         if (words(buffer, ">u2")[tuples] != columns).any():
             raise _broken("has another number of columns than was asked for")
-        lengths, cursor = words(buffer, ">i4"), tuples + 2
+        lengths, cursor = words(buffer, "<i4"), tuples + 2
         for _ in range(columns):
-            size = lengths[cursor].astype(np.int64)
+            sizes = lengths[cursor].byteswap(inplace=True)
             first = cursor + 4
-            if (size < -1).any():
+            least, most = (int(sizes.min()), int(sizes.max())) if len(sizes) else (0, 0)
+            if least < -1:
                 raise _broken("has a column of a negative length")
-            if (size > _SIZE).any():
+            if most > _SIZE:
                 raise _broken("is longer than its message")
-            present = size >= 0
-            size[~present] = 0
-            found.append(Cells.of(buffer, first, size, BINARY, None if present.all() else present))
+            if least == most and least >= 0:  # numbers and moments: nothing is left to look at by row
+                found.append(Cells.everywhere(buffer, first, least, BINARY))
+                cursor = first + least
+                continue
+            size = sizes.astype(np.int64)
+            if least >= 0:
+                found.append(Cells.everywhere(buffer, first, size, BINARY))
+            else:
+                present = size >= 0
+                size[~present] = 0
+                found.append(Cells.of(buffer, first, size, BINARY, present))
             cursor = first + size
     except IndexError:
         raise _broken("is longer than its message") from None

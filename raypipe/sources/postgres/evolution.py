@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from raypipe.sources.postgres.backfilling import can_backfill, merged
 from raypipe.sources.postgres.captured import Captured
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.events import Relation
-from raypipe.sources.postgres.forms import Needs, emptied, form_of, needs, refiled
+from raypipe.sources.postgres.forms import Needs, emptied, form_of, moved, needs, refiled, retold
 from raypipe.sources.postgres.install import publish
 from raypipe.sources.postgres.position import Backfill, Form, Known, Position
 from raypipe.sources.postgres.schema import Table
@@ -67,6 +67,7 @@ class Evolution:
         self._relations: dict[int, Relation] = {}  # as the stream told them last
         self._look: _Look | None = None  # waits for its place
         self._heard: set[str] = set()  # tables that the stream has told something of since that look
+        self._rewriting: set[str] = set()  # by the command whose end is told next
         self._looked_at = 0.0
         self.told = told
         self.wants_look = True
@@ -110,7 +111,9 @@ class Evolution:
         """Whether what was copied of a loading table, the same one, is not what a copy as it is now would be."""
         if known is None or known.form is None:
             return False
-        asked = needs(refiled(known.form, table), form_of(table), rewritten=not self.told)
+        stood = refiled(known.form, table)
+        elsewhere = not self.told and moved(stood, table.partitions)
+        asked = needs(stood, form_of(table), rewritten=not self.told, elsewhere=elsewhere)
         return asked.load or asked.backfill or bool(asked.parts)
 
     def stands(self, table: Table, known: Known | None) -> bool:
@@ -124,11 +127,11 @@ class Evolution:
         """Takes a Relation message; returns the position with the version of the rows that follow."""
         path = _path(relation)
         self._relations[relation.oid] = relation
-        for moved in _elsewhere(relation.oid, path, position):
+        for left in _elsewhere(relation.oid, path, position):
             # It got another's name, or lost the one that was chosen. Should it be back when the catalog is looked at,
             # its rows of meanwhile are missing all the same.
             self.wants_look = True
-            position = self._ask(position, moved, Needs(load=True))
+            position = self._ask(position, left, Needs(load=True))
         known = position.tables.get(path)
         if known is None or (known.form is not None and known.form.oid != relation.oid):
             # Rows of it are nobody's; a load, if it is one that was chosen, begins with a look at what was told here.
@@ -163,7 +166,10 @@ class Evolution:
                 for path, known in position.tables.items():
                     if known.form is not None and known.form.oid == told.oid:
                         self._say(path, told.command, known)
-                        position = self._ask(position, path, Needs(backfill=True))
+                        first = bool(told.files) and path not in self._rewriting
+                        alone = first and _moved(known.form, told.files)
+                        self._rewriting.add(path)
+                        position = self._ask(position, path, Needs(load=alone, backfill=True))
                 return position, {}
             case Dropped():
                 return self._dropped(told, position)
@@ -180,7 +186,12 @@ class Evolution:
             return position, gone
         version = self._version(told.path, self._captured.print_for(told.path, told.columns, told.key), known)
         now = replace(version, form=told.form)
-        asked = Needs() if known.form is None else needs(known.form, told.form, rewritten=False, empty=told.made)
+        asked = Needs()
+        if known.form is not None:
+            # Files that the command itself has changed were compared before it did.
+            elsewhere = told.path not in self._rewriting and _moved(known.form, told.files)
+            asked = needs(known.form, told.form, rewritten=False, empty=told.made, elsewhere=elsewhere)
+        self._rewriting.discard(told.path)
         if now != known or asked != Needs():
             self._say(told.path, told.command, now)
         return self._ask(_with(position, told.path, now), told.path, asked), gone
@@ -276,8 +287,10 @@ class Evolution:
             if known.form is None:
                 asked = Needs(load=now.print != known.print)
             else:
+                stood = refiled(known.form, table)
                 # Of partitions even a TRUNCATE of one is not told.
-                asked = needs(refiled(known.form, table), now.form, rewritten=not look.told or table.partitioned)
+                elsewhere = moved(stood, table.partitions)
+                asked = needs(stood, now.form, rewritten=not look.told, elsewhere=elsewhere)
                 if known.form == now.form:
                     asked = Needs(load=True)  # the user has chosen other columns to be carried as text
             if known.print != now.print:
@@ -326,6 +339,11 @@ def _elsewhere(oid: int, path: str, position: Position) -> list[str]:
         for of, known in position.tables.items()
         if known.form is not None and (known.form.oid == oid) != (of == path)
     ]
+
+
+def _moved(known: Form, files: Sequence[tuple[int, int, int]]) -> bool:
+    """Whether a partition was emptied alone, which nobody tells, before an event trigger told of these files."""
+    return moved(retold(known, files), [(oid, file) for oid, file, _ in files])
 
 
 def _is(table: Table, known: Known | None) -> bool:

@@ -6,7 +6,7 @@
 | column added with a default, renamed, of another type; rows rewritten | yes, where they stand |
 | emptied by TRUNCATE | no, if nothing else was done to it since (`refiled`) |
 | partition attached | its rows, where they stand |
-| partition gone | yes, after a TRUNCATE: nothing says which rows were in it |
+| partition gone, or emptied alone | yes, after a TRUNCATE: nothing says which rows were in it |
 | another key, or a key of another type | yes, after a TRUNCATE: rows have other identities |
 """
 
@@ -66,7 +66,7 @@ def form(
         oid=oid,
         columns=told,
         key=f"{crc32(repr(of_key).encode()):08x}" if key else "",
-        file=crc32(repr(ordered).encode()) if partitioned else ordered[0][1],
+        file=_file_of(ordered) if partitioned else ordered[0][1],
         partitions=tuple(oid for oid, _ in ordered) if partitioned else (),
         missing=frozenset(missing),
     )
@@ -99,10 +99,30 @@ def refiled(old: Form, table: Table) -> Form:
     if old.file >= 0:
         return old
     alone = table.filed_by == {-old.file} and -old.file not in table.shaped_by
-    return replace(old, file=form_of(table).file if alone else 0)
+    file = _file_of(_staying(old, table.partitions)) if table.partitioned else table.file
+    return replace(old, file=file if alone else 0)
 
 
-def needs(old: Form, new: Form, *, rewritten: bool, empty: int = 0) -> Needs:
+def retold(old: Form, files: Sequence[tuple[int, int, int]]) -> Form:
+    """The same by what an event trigger tells of partitions: OID, file, and the transaction that wrote the entry."""
+    if old.file >= 0 or not old.partitions:
+        return old
+    stay = [each for each in files if each[0] in old.partitions]
+    alone = {filed_by for _, _, filed_by in stay} == {-old.file}
+    return replace(old, file=_file_of([(oid, file) for oid, file, _ in stay]) if alone else 0)
+
+
+def moved(old: Form, files: Sequence[tuple[int, int]]) -> bool:
+    """Whether partitions that stay have their rows in other files than before: one was emptied alone, or rewritten.
+
+    Args:
+        old: Form of the root until now, ``refiled`` or ``retold``.
+        files: OID and file of each partition.
+    """
+    return bool(old.partitions) and old.file != _file_of(_staying(old, files))
+
+
+def needs(old: Form, new: Form, *, rewritten: bool, empty: int = 0, elsewhere: bool = False) -> Needs:
     """What a change of a table's form asks for.
 
     Args:
@@ -110,16 +130,22 @@ def needs(old: Form, new: Form, *, rewritten: bool, empty: int = 0) -> Needs:
         new: Form that it has from here on.
         rewritten: Whether a change of the file may mean that rows were rewritten; not where rewrites are told.
         empty: OID of a partition that was made, not attached, 0 for none: its rows all come by.
+        elsewhere: Partitions that stay have moved (``moved``): a TRUNCATE of a single one is not in the stream.
     """
     gone = set(old.partitions) - set(new.partitions)
-    if old.key != new.key or gone:
+    if old.key != new.key or gone or elsewhere:
         return Needs(load=True)
     other_file = old.file != new.file
     came = tuple(sorted(set(new.partitions) - set(old.partitions) - {empty}))
-    if new.partitions and not came and old.partitions == new.partitions and other_file and rewritten:
-        # A TRUNCATE of a single partition is not in the stream, and looks from here as a rewrite does.
-        return Needs(load=True)
     return Needs(backfill=_columns_need_rows(old, new, rewritten=rewritten and other_file), parts=came)
+
+
+def _staying(old: Form, files: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [(oid, file) for oid, file in files if oid in old.partitions]
+
+
+def _file_of(files: Sequence[tuple[int, int]]) -> int:
+    return crc32(repr(sorted(files)).encode())
 
 
 def _columns_need_rows(old: Form, new: Form, *, rewritten: bool) -> bool:

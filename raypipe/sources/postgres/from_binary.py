@@ -5,6 +5,7 @@ Formats: the ``_send`` functions of src/backend/utils/adt. Integers are big-endi
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 _UUID_PLACES = np.array([place for place in range(36) if place not in (8, 13, 18, 23)])
 _NUMERIC_POSITIVE, _NUMERIC_NEGATIVE = 0x0000, 0x4000
 _NUMERIC_HEADER_BYTES = 8
+# An int64 holds so many decimal digits, whatever they are.
+_INT64_DIGITS = 18
+# Keeps the first digits, none to four, of a word of four.
+_FIRST_DIGITS = np.array([0, -(1 << 48), -(1 << 32), -(1 << 16), -1], np.int64)
 
 
 def text(cells: Cells) -> Values:
@@ -116,36 +121,38 @@ def decimal(kind: pa.DataType) -> Convert:
 
 
 def _decimals(cells: Cells, kind: pa.DataType) -> Values:
-    shorts = words(cells.buffer, ">i2")
-    count = shorts[cells.first].astype(np.int64)
-    weight = shorts[cells.first + 2].astype(np.int64)
-    sign = words(cells.buffer, ">u2")[cells.first + 4]
+    eights = words(cells.buffer, "<i8")
+    head = eights[cells.first].byteswap(inplace=True)
+    count, weight, sign = head >> 48 & 0xFFFF, head << 16 >> 48, head >> 16 & 0xFFFF
     finite: Mask = (sign == _NUMERIC_POSITIVE) | (sign == _NUMERIC_NEGATIVE)
     if cells.present is not None:
         finite = finite | ~cells.present
         count = np.where(cells.present, count, 0)
-    count = np.where(finite, count, 0)
+    if not finite.all():
+        count = np.where(finite, count, 0)
     most = int(count.max()) if len(count) else 0
-    # A digit of place p counts 10000^(weight - p); by the scale the last places may be whole or in part beyond it.
-    whole_digits = kind.precision - kind.scale
-    if kind.precision <= 18 and whole_digits <= 14:
-        unscaled = np.zeros(len(cells), np.int64)
-        powers = _powers(kind.scale)
-        for place in range(most):
-            has = count > place
-            digit = words(cells.buffer, ">i2")[np.where(has, cells.first + _NUMERIC_HEADER_BYTES + 2 * place, 0)]
-            exponent = np.where(has, 4 * (weight - place) + kind.scale, 0)
-            amount = np.where(has, digit, 0).astype(np.int64)
-            up = powers[np.clip(exponent, 0, len(powers) - 1)]
-            # The digits beyond the scale are zeros: the column's type has rounded them away.
-            down = powers[np.clip(-exponent, 0, 4)]
-            unscaled += np.where(exponent >= 0, amount * up, amount // down)
-        unscaled = np.where(sign == _NUMERIC_NEGATIVE, -unscaled, unscaled)
-        wide = np.empty((len(cells), kind.bit_width // 64), np.int64)
-        wide[:, 0] = unscaled
-        wide[:, 1:] = (unscaled >> 63)[:, None]
-        return fixed(cells, wide, kind, finite)
-    return _wide_decimals(cells, kind, count, weight, sign, finite, most)
+    if kind.scale < 0 or kind.precision > _INT64_DIGITS:
+        return _wide_decimals(cells, kind, count, weight, sign, finite, most)
+    unscaled = np.zeros(len(cells), np.int64)
+    parts, beyond = -(-kind.scale // 4), -kind.scale % 4
+    powers = _powers(kind.scale)
+    for place in range(most):
+        if place % 4 == 0:  # four digits are read at once; what lies behind a value's last one counts nothing
+            four = eights[cells.first + _NUMERIC_HEADER_BYTES + 2 * place].byteswap(inplace=True)
+            four &= _FIRST_DIGITS.take(np.clip(count - place, 0, 4))
+        digit = four >> 48 - 16 * (place % 4) & 0xFFFF
+        number = np.clip(weight + (parts - place + 1), 0, len(powers) - 1)
+        amount = digit * powers.take(number)
+        if beyond:  # the scale ends within the last digit, the rest of which the column's type has rounded to zeros
+            amount = np.where(number == 1, digit // 10**beyond, amount)
+        unscaled += amount
+    negative = sign == _NUMERIC_NEGATIVE
+    if negative.any():
+        np.negative(unscaled, out=unscaled, where=negative)
+    wide = np.empty((len(cells), kind.bit_width // 64), np.int64)
+    wide[:, 0] = unscaled
+    wide[:, 1:] = (unscaled >> 63)[:, None]
+    return fixed(cells, wide, kind, finite)
 
 
 def _wide_decimals(
@@ -183,8 +190,11 @@ def _wide_decimals(
     return found(cells, pa.Array.from_buffers(kind, len(cells), buffers))
 
 
+@lru_cache(maxsize=32)
 def _powers(scale: int) -> npt.NDArray[np.int64]:
-    return 10 ** np.arange(min(18, 14 + scale) + 1, dtype=np.int64)
+    """What each digit counts, from the last one that the scale reaches on; first, what one behind that counts."""
+    exponents = range(4 - -scale % 4, _INT64_DIGITS + 1, 4)
+    return np.array([0, 1, *(10**exponent for exponent in exponents)], np.int64)
 
 
 def _read(cells: Cells, sent: str) -> npt.NDArray[Any]:

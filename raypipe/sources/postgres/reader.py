@@ -8,30 +8,29 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 
 from raypipe.contracts import Piece, ReadAgain
 from raypipe.errors import InvariantBroken, SchemaMismatch, Unavailable
-from raypipe.model import ChangeBatch
 from raypipe.sources.postgres import telling
 from raypipe.sources.postgres.address import Address
 from raypipe.sources.postgres.backfilling import Backfiller, can_backfill, merged
 from raypipe.sources.postgres.captured import Captured, truncate_batch
-from raypipe.sources.postgres.completing import Round
+from raypipe.sources.postgres.changes import Changes
 from raypipe.sources.postgres.connect import Session
 from raypipe.sources.postgres.copier import Copier
-from raypipe.sources.postgres.decode import Decoded, decode
 from raypipe.sources.postgres.events import Keepalive, Message, Relation, Rows, Truncate
 from raypipe.sources.postgres.evolution import Evolution
 from raypipe.sources.postgres.gaps import gap
-from raypipe.sources.postgres.gathering import Gathered
-from raypipe.sources.postgres.parking import add_fitting, empty
+from raypipe.sources.postgres.gathering import Gathered, fitting
+from raypipe.sources.postgres.parking import empty
 from raypipe.sources.postgres.position import Backfill, Load, Partial, Position, lsn_of
 from raypipe.sources.postgres.reread import Rereader, over
-from raypipe.sources.postgres.snapshot import Passing, Visible, current_moment, passed
+from raypipe.sources.postgres.snapshot import Visible, current_moment, passed
 from raypipe.sources.postgres.stream import Stream
 
 # A poll waits this long for what is known to be there; the server may be decoding changes that are not ours.
@@ -78,9 +77,9 @@ class Reader:
         self._evolution = Evolution(instance, session, captured, told=told)
         self._copier = Copier(address, session, captured)
         self._backfiller = Backfiller(instance, address, session, captured)
+        self._changes = Changes(instance, address, session, captured, self._backfiller)
         self._rereader = Rereader(address, session, captured, self._evolution)
         self._address = address
-        self._round: Round | None = None
         self._visible = Visible()
         self._told_at = time.monotonic()
         self._told = position
@@ -141,12 +140,7 @@ class Reader:
         self._copier.close()
         self._backfiller.close()
         self._rereader.close()
-        self._end_round()
-
-    def _end_round(self) -> None:
-        if self._round is not None:
-            self._round.close()
-            self._round = None
+        self._changes.end_round()
 
     # Loads
 
@@ -191,34 +185,30 @@ class Reader:
 
     def _copy(self, gathered: Gathered, max_bytes: int) -> None:
         """Copies the next rows of loading tables, as many as fit."""
+        with self._selecting():
+            self.position = self._copier.copy(self.position, self._evolution, gathered, max_bytes)
+
+    def _fill_back(self, max_bytes: int) -> None:
+        """Holds the next rows of a table that is read again where it stands."""
+        with self._selecting():
+            self.position = self._backfiller.read(self.position, max_bytes)
+
+    def _read_again(self, gathered: Gathered, max_bytes: int) -> None:
+        """Reads the next rows of tables of which a part is wanted."""
+        with self._selecting():
+            self.position = self._rereader.read(self.position, gathered, max_bytes)
+
+    @contextmanager
+    def _selecting(self) -> Iterator[None]:
+        """Inside, rows are selected: whatever the stream has brought is seen, and a table that was altered is met."""
         self._visible.settle(self._session)
         try:
-            self.position = self._copier.copy(self.position, self._evolution, gathered, max_bytes)
+            yield
         except SchemaMismatch as error:
             # A table was altered or dropped since the catalog was read: it is read again at the next boundary.
             if error.fields.get("sqlstate") not in ("42P01", "42703"):
                 raise
             self._evolution.wants_look = True
-
-    def _fill_back(self, max_bytes: int) -> None:
-        """Holds the next rows of a table that is read again where it stands."""
-        self._visible.settle(self._session)
-        try:
-            self.position = self._backfiller.read(self.position, max_bytes)
-        except SchemaMismatch as error:
-            if error.fields.get("sqlstate") not in ("42P01", "42703"):
-                raise
-            self._evolution.wants_look = True
-
-    def _read_again(self, gathered: Gathered, max_bytes: int) -> None:
-        """Reads the next rows of tables of which a part is wanted."""
-        self._visible.settle(self._session)
-        try:
-            self.position = self._rereader.read(self.position, gathered, max_bytes)
-        except SchemaMismatch as error:
-            if error.fields.get("sqlstate") not in ("42P01", "42703"):
-                raise
-            self._evolution.wants_look = True  # as for a copy
 
     # The stream
 
@@ -257,17 +247,17 @@ class Reader:
                 self._truncate(event, gathered)
             elif isinstance(event, Message):
                 self._hear(event, gathered)
-        if self._round is not None and self.position.lsn >= self._round.lsn:
-            self._end_round()
+        if self._changes.round is not None and self.position.lsn >= self._changes.round.lsn:
+            self._changes.end_round()
 
     def _end(self, goal: int) -> int:
         """Where a piece ends: rows that were completed are right where their round ends, so a boundary lies there."""
         if self.position.due and self.position.boundary:
             return self.position.lsn  # a load that is due begins before anything else of its table comes by
-        return goal if self._round is None else self._round.lsn
+        return goal if self._changes.round is None else self._changes.round.lsn
 
     def _reached(self, goal: int | None) -> bool:
-        if goal is None and self._round is None and not self.position.due:
+        if goal is None and self._changes.round is None and not self.position.due:
             return False
         return self.position.lsn >= self._end(sys.maxsize if goal is None else goal)
 
@@ -289,9 +279,9 @@ class Reader:
         if bound is not None:
             count = int(np.searchsorted(transactions.final_lsn, bound))
             last = int(transactions.end_row[count - 1]) if count else 0
-        last, cut = _fitting(rows, first, last, count, max(room, 1))
+        last, cut = fitting(rows, first, last, count, max(room, 1))
         if last > first:
-            self._add_rows(rows.slice(first, last), gathered, limit)
+            self.position = self._changes.add(rows.slice(first, last), self.position, gathered, limit)
         ended = int(np.count_nonzero((transactions.end_row[:count] <= last) & (transactions.end_lsn[:count] > 0)))
         if ended:
             self._visible_later(transactions.xid[:ended])
@@ -310,7 +300,7 @@ class Reader:
 
     def _bound(self, limit: Position | None) -> int | None:
         """Transactions that commit from here on are left for the next piece."""
-        bounds = [each.lsn for each in (limit, self._round) if each is not None]
+        bounds = [each.lsn for each in (limit, self._changes.round) if each is not None]
         if self.position.due and self.position.partial is not None:
             bounds.append(self.position.partial.commit + 1)
         return min(bounds, default=None)
@@ -327,34 +317,6 @@ class Reader:
             rereads, sure = over(self.position.rereads, lsn)
             unsure = tuple(path for path in self.position.unsure if path not in sure)
             self.position = replace(self.position, lsn=lsn, loads=0, loading=loading, rereads=rereads, unsure=unsure)
-
-    def _add_rows(self, rows: Rows, gathered: Gathered, limit: Position | None) -> None:
-        for changes in decode(rows, self._captured.shapes):
-            decoded = changes
-            images = decoded.rows
-            path = f"{decoded.schema.table.schema}.{decoded.schema.table.table}"
-            load = self.position.loading.get(path)
-            table = self._captured.tables.get(path)
-            if load is not None and table is not None:
-                passing = Passing(session=self._session, table=table, load=load)
-                xids = rows.transactions.xid[rows.transaction[decoded.row]]
-                keep = passing.mask(dict(zip(images.schema.names, images.columns, strict=True)), xids)
-                if not keep.all():
-                    decoded = _chosen(decoded, keep)
-                    images = decoded.rows
-            if self._backfiller.held is not None:
-                self._backfiller.touch(path, images)
-            if decoded.absent is not None and decoded.absent.any():
-                decoded = self._completed(decoded, limit)
-                images = decoded.rows
-            batch = ChangeBatch(decoded.schema, images)
-            self.position = add_fitting(gathered, self.position, batch, decoded.misfits)
-
-    def _completed(self, decoded: Decoded, limit: Position | None) -> Decoded:
-        if self._round is None:
-            self._round = Round(self._instance, self._address, limit)
-            self.position = replace(self.position, until=max(self.position.until, self._round.lsn))
-        return self._round.complete(decoded, self._captured)
 
     def _truncate(self, event: Truncate, gathered: Gathered) -> None:
         if self._was_read(event):
@@ -430,29 +392,3 @@ class Reader:
 
 def _relation(instance: str, path: str) -> str:
     return f"{instance}.{path.partition('.')[2]}"
-
-
-def _fitting(rows: Rows, first: int, last: int, count: int, room: int) -> tuple[int, bool]:
-    """Where to end so that about ``room`` bytes are taken, at the end of a transaction if there is one; and if cut."""
-    if last <= first or int(rows.end[last - 1] - rows.at[first]) <= room:
-        return last, False
-    sizes = np.cumsum(rows.end[first:last] - rows.at[first:last])
-    fit = first + int(np.searchsorted(sizes, room)) + 1
-    if fit >= last:
-        return last, False
-    transactions = rows.transactions
-    ends = transactions.end_row[:count][transactions.end_lsn[:count] > 0]
-    place = int(np.searchsorted(ends, fit, side="right")) - 1
-    if place >= 0 and ends[place] > first:
-        fit = int(ends[place])
-    return fit, True
-
-
-def _chosen(decoded: Decoded, keep: np.ndarray) -> Decoded:
-    return Decoded(
-        schema=decoded.schema,
-        rows=decoded.rows.filter(pa.array(keep)),
-        row=decoded.row[keep],
-        absent=None if decoded.absent is None else decoded.absent[keep],
-        misfits=None if decoded.misfits is None else decoded.misfits.filter(keep),
-    )

@@ -45,8 +45,12 @@ BEGIN
   IF tg_event = 'table_rewrite' THEN
     PERFORM pg_logical_emit_message(true, '{prefix}', jsonb_build_object(
       'slot', {slot}, 'event', tg_event, 'tag', tg_tag, 'reason', pg_event_trigger_table_rewrite_reason(),
-      'oid', coalesce(pg_partition_root(pg_event_trigger_table_rewrite_oid()),
-        pg_event_trigger_table_rewrite_oid())::oid::int8)::text);
+      'oid', r.oid::int8, 'files', coalesce((
+        SELECT jsonb_agg(jsonb_build_array(l.oid::int8, l.relfilenode::int8, l.xmin::text::int8))
+        FROM pg_partition_tree(r.oid) p JOIN pg_class l ON l.oid = p.relid
+        WHERE p.isleaf AND l.relkind <> 'p'), '[]'))::text)
+    FROM (SELECT coalesce(pg_partition_root(pg_event_trigger_table_rewrite_oid()),
+      pg_event_trigger_table_rewrite_oid())::oid AS oid) r;
   ELSIF tg_event = 'sql_drop' THEN
     PERFORM pg_logical_emit_message(true, '{prefix}', jsonb_build_object(
       'slot', {slot}, 'event', tg_event, 'tag', tg_tag, 'oids', d.oids)::text)
@@ -65,10 +69,10 @@ BEGIN
         'slot', {slot}, 'event', tg_event, 'tag', tg_tag, 'object', item.object::int8, 'oid', c.oid::int8,
         'schema', n.nspname, 'table', c.relname, 'kind', c.relkind::text, 'identity', i.identity,
         'files', CASE c.relkind WHEN 'p' THEN coalesce((
-            SELECT jsonb_agg(jsonb_build_array(l.oid::int8, l.relfilenode::int8))
+            SELECT jsonb_agg(jsonb_build_array(l.oid::int8, l.relfilenode::int8, l.xmin::text::int8))
             FROM pg_partition_tree(c.oid) p JOIN pg_class l ON l.oid = p.relid
             WHERE p.isleaf AND l.relkind <> 'p'), '[]')
-          ELSE jsonb_build_array(jsonb_build_array(c.oid::int8, c.relfilenode::int8)) END,
+          ELSE jsonb_build_array(jsonb_build_array(c.oid::int8, c.relfilenode::int8, c.xmin::text::int8)) END,
         'columns', coalesce((
           SELECT jsonb_agg(jsonb_build_object('number', a.attnum, 'name', a.attname, 'type', a.atttypid::int8,
             'typmod', a.atttypmod, 'missing', a.atthasmissing OR (c.relkind = 'p' AND EXISTS (
@@ -108,12 +112,14 @@ class Altered:
         form: Of it.
         columns: Name, type and modifier of each captured column.
         key: Names of its columns.
+        files: OID and file of the table or of each partition, and the transaction that wrote its entry in the catalog.
         made: OID of the table or partition that the command made; 0 if it made none.
         command: As PostgreSQL tags it.
     """
 
     path: str
     form: Form
+    files: tuple[tuple[int, int, int], ...]
     columns: tuple[tuple[str, int, int], ...]
     key: tuple[str, ...]
     made: int
@@ -122,9 +128,16 @@ class Altered:
 
 @dataclass(frozen=True, kw_only=True)
 class Rewritten:
-    """All rows of a table are being rewritten, which the stream does not show; of a partition its root is named."""
+    """All rows of a table are about to be rewritten, which the stream does not show; of a partition its root is named.
+
+    Attributes:
+        oid: Of the table.
+        files: Of its partitions before, as in ``Altered``; of those that the same command has rewritten already, after.
+        command: As PostgreSQL tags it.
+    """
 
     oid: int
+    files: tuple[tuple[int, int, int], ...]
     command: str
 
 
@@ -233,7 +246,7 @@ def read(message: Message, address: Address) -> Told | None:
             case "table_rewrite":
                 if not parts["reason"] & _REWRITES:
                     return None
-                return Rewritten(oid=parts["oid"], command=parts["tag"])
+                return Rewritten(oid=parts["oid"], files=_files(parts), command=parts["tag"])
             case "ddl_command_end":
                 return _altered(parts)
     except (ValueError, KeyError, TypeError):
@@ -247,18 +260,24 @@ def _altered(parts: Mapping[str, Any]) -> Altered:
         parts["oid"],
         [(each["number"], each["name"], each["type"], each["typmod"]) for each in columns],
         parts["key"],
-        [(oid, file) for oid, file in parts["files"]],
+        [(oid, file) for oid, file, _ in _files(parts)],
         [each["number"] for each in columns if each["missing"]],
         partitioned=parts["kind"] == "p",
     )
     return Altered(
         path=f"{parts['schema']}.{parts['table']}",
         form=stood,
+        files=_files(parts),
         columns=tuple((each["name"], each["type"], each["typmod"]) for each in columns),
         key=tuple(parts["key"]),
         made=parts["object"] if parts["tag"] == "CREATE TABLE" else 0,
         command=parts["tag"],
     )
+
+
+def _files(parts: Mapping[str, Any]) -> tuple[tuple[int, int, int], ...]:
+    """What earlier releases' triggers have told lacks the transactions, and of a rewrite the files."""
+    return tuple((of[0], of[1], of[2] if len(of) > 2 else 0) for of in parts.get("files", ()))
 
 
 def _statements(address: Address) -> list[str]:

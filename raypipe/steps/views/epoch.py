@@ -25,6 +25,7 @@ from raypipe.plan.model import Plan
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.views import Scan, ViewPlan
 from raypipe.steps.sql import SqlStep
+from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.feed import Fed, Feed
 from raypipe.steps.views.telling import told
 from raypipe.steps.views.view import MOST_ROWS, View
@@ -106,6 +107,7 @@ class Views:
         self._wanted = frozenset(wanted) & below
         self._feeds = dict(self._made_feeds(plan))
         self.inputs = frozenset(self._read()) - below
+        self.between = frozenset(self._read()) & below
 
     @property
     def relations(self) -> frozenset[str]:
@@ -118,6 +120,17 @@ class Views:
         views = [trace for step in self._steps if isinstance(step, View) for trace in step.plan.traces]
         return [*{feed.trace.name: feed.trace for feed in self._feeds.values()}.values(), *views]
 
+    @property
+    def steps(self) -> dict[str, str]:
+        """By trace of an operator, the step whose it is."""
+        views = [step for step in self._steps if isinstance(step, View)]
+        return {trace.name: view.name for view in views for trace in view.plan.traces}
+
+    @property
+    def held_inputs(self) -> dict[str, str]:
+        """By trace of an input, the relation that it holds rows of."""
+        return {feed.trace.name: feed.relation for feed in self._feeds.values()}
+
     def kept(self, note: str) -> frozenset[str]:
         """Names of the traces that a version's note relies on, as far as they are among ours."""
         progress = Progress.from_json(note)
@@ -127,29 +140,31 @@ class Views:
                 names.update(trace.name for trace in step.plan.traces)
         return frozenset(names & {trace.name for trace in self.traces})
 
-    def begin(self, store: StateStore, after: Cut | None, upto: Cut, needs: Needs) -> Epoch:
+    def begin(self, store: StateStore, after: Cut | None, upto: Cut, needs: Needs, exchange: Exchange = ALONE) -> Epoch:
         """Starts an epoch.
 
         Args:
-            store: Of the state.
+            store: Of the state, or of one shard of it.
             after: Cut that the sinks hold.
             upto: Cut that they will hold.
             needs: What they await.
+            exchange: With the other shards, which begin the same epoch.
 
         Raises:
             StateLost: there is no state to go on from, and the sinks need it.
         """
-        versions = store.versions()
+        versions = set.intersection(*map(set, exchange.gather(tuple(store.versions()))))
         if after is not None and after.number in versions:
             progress = Progress.from_json(store.note(after.number))
-            return Epoch(self, store.begin(after.number), progress, upto, whole=self._above(needs.awaited))
+            whole = self._above(needs.awaited)
+            return Epoch(self, store.begin(after.number), progress, upto, exchange, whole=whole)
         if upto.number in versions:
             work = store.begin(upto.number)
-            return Epoch(self, work, Progress.from_json(store.note(upto.number)), upto, afresh=True)
+            return Epoch(self, work, Progress.from_json(store.note(upto.number)), upto, exchange, afresh=True)
         if not versions and needs.lowest:
-            return Epoch(self, store.begin(None), Progress(), upto)
+            return Epoch(self, store.begin(None), Progress(), upto, exchange)
         if not needs.wanted - needs.awaited:
-            return Epoch(self, None, Progress(), upto)
+            return Epoch(self, None, Progress(), upto, exchange)
         raise StateLost(
             f"No state is kept for cut {after.number if after is not None else 0}, which a sink holds.",
             remedy="Remove the pipeline's state folder and run again: everything is loaded anew.",
@@ -196,6 +211,7 @@ class Epoch:
         work: Work | None,
         progress: Progress,
         upto: Cut,
+        exchange: Exchange,
         *,
         whole: frozenset[str] = frozenset(),
         afresh: bool = False,
@@ -205,15 +221,16 @@ class Epoch:
         self._work = work
         self._progress = progress
         self._upto = upto
+        self._exchange = exchange
         self._afresh = afresh
         self._batches: dict[str, list[ChangeBatch]] = {}
 
     def feed(self, relation: str, batch: ChangeBatch) -> None:
-        """Takes changes of an input, in the order of the log."""
+        """Takes changes of an input, in the order of the log; every shard takes all of them."""
         self._batches.setdefault(relation, []).append(batch)
 
     def finish(self) -> Iterator[Output]:
-        """Yields (relation, changes) of every wanted relation, then commits the state.
+        """Yields (relation, changes) of every wanted relation, then commits the state; the first shard yields them all.
 
         Raises:
             RaypipeError: a step or the state failed; nothing is committed.
@@ -243,9 +260,9 @@ class Epoch:
                     for output in step.apply(relation, batch)
                 ]
             else:
-                made = list(self._view(step, work, fed, live))
+                made = self._told(step, list(self._view(step, work, fed, live)))
             self._batches[step.name] = made
-            if step.name in views._wanted:
+            if step.name in views._wanted and self._exchange.shard == 0:
                 for batch in made:
                     yield step.name, batch
         ours = {feed.trace.name for feed in views._feeds.values()}
@@ -271,9 +288,10 @@ class Epoch:
                 name: each.changes if each.whole else feeds[name].contents(work.trace(feeds[name].trace.name))
                 for name, each in made.items()
             }
-            changes = step.run(everything, work, first=True)
+            changes = step.run(everything, work, first=True, at=self._upto.at, exchange=self._exchange)
         else:
-            changes = step.run({name: each.changes for name, each in made.items()}, work, first=False)
+            given = {name: each.changes for name, each in made.items()}
+            changes = step.run(given, work, first=False, at=self._upto.at, exchange=self._exchange)
             if plan.name in self._whole:
                 changes = self._rows(step, work)
         anew = first or plan.name in self._whole
@@ -283,12 +301,16 @@ class Epoch:
         """All rows of a view that is loaded."""
         feeds = {name: self._views._feeds[step.name, name] for name in step.plan.inputs}
         inputs = {name: feed.contents(work.trace(feed.trace.name)) for name, feed in feeds.items()}
-        return step.contents(inputs, work)
+        return step.contents(inputs, work, self._exchange)
+
+    def _told(self, step: View, batches: list[ChangeBatch]) -> list[ChangeBatch]:
+        """What a view tells: the first shard, and every shard if steps below read it."""
+        return self._exchange.gather(batches)[0] if step.name in self._views.between else batches
 
     def _feed(self, feed: Feed, work: Work) -> Fed:
         trace = feed.trace.name
         loaded = self._progress.loaded.get(trace, frozenset())
-        made = feed.apply(self._batches.get(feed.relation, ()), work.trace(trace), loaded)
+        made = feed.apply(self._batches.get(feed.relation, ()), work.trace(trace), loaded, self._exchange)
         self._progress.loaded[trace] = made.loaded
         return made
 
@@ -306,8 +328,9 @@ class Epoch:
                 ]
             elif work is not None and step.plan.view in self._progress.live:
                 rows = self._rows(step, work)
-                made[step.name] = list(told(step.plan.schema, rows, self._upto, views._sandbox, anew=True))
-            if step.name in views._wanted:
+                batches = list(told(step.plan.schema, rows, self._upto, views._sandbox, anew=True))
+                made[step.name] = self._told(step, batches)
+            if step.name in views._wanted and self._exchange.shard == 0:
                 for batch in made.get(step.name, ()):
                     yield step.name, batch
 

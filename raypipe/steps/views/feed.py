@@ -18,6 +18,7 @@ from raypipe.errors import SchemaMismatch, SqlError
 from raypipe.model import BRANCH, IMAGE, OP, ChangeBatch, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.types import plain
+from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.multiset import Multiset, empty, given, negated, scanned, weighted
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
@@ -64,19 +65,25 @@ class Feed:
         shape = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.trace = TraceSchema(name=f"input/{relation}/{shape}", columns=self._held, key=self._identity)
 
-    def apply(self, batches: Sequence[ChangeBatch], trace: Trace, loaded: frozenset[int]) -> Fed:
+    def apply(
+        self, batches: Sequence[ChangeBatch], trace: Trace, loaded: frozenset[int], exchange: Exchange = ALONE
+    ) -> Fed:
         """Takes an epoch's changes in, into the trace as well.
 
         Args:
             batches: In the order of the log.
             trace: What the input held before.
             loaded: Branches whose load had begun; changes of others do not count before their TRUNCATE.
+            exchange: Says which rows are this shard's; the others see the same batches.
 
         Raises:
             SchemaMismatch: a column is gone, or its type became another.
             SqlError: an image does not hold the row.
         """
         rows = pa.concat_tables([self._selected(batch) for batch in batches]) if batches else None
+        if rows is not None and exchange.shards > 1:
+            everywhere = rows.column(OP).to_numpy() == Op.TRUNCATE
+            rows = rows.filter(pa.array(everywhere | exchange.mine(rows.select(self._held.names), self.trace)))
         if rows is None or not rows.num_rows:
             return Fed(changes=empty(self._columns), emptied=False, whole=False, loaded=loaded)
         ops = rows.column(OP).to_numpy()

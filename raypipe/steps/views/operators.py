@@ -6,18 +6,23 @@ changes to it once every operator has looked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.contracts import Trace
 from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
-from raypipe.plan.views.model import Algebraic, Bilinear, Keyed, Linear, Relation, leaf_names
+from raypipe.plan.views.clocks import clock_row
+from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Relation, leaf_names
 from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
 
+# So many slices of time are looked up however few rows there are; it takes a millisecond. Where a bound passes more
+# slices than there are rows, all rows are looked at instead.
+FEW_SLICES = 1000
 # Finds the trace of a relation by a key.
 Traces = Callable[[str, tuple[str, ...]], Trace]
 
@@ -42,15 +47,35 @@ class Operators:
             return chosen.rename_columns(weighted(plan.out.columns).names)
         return self._weighted(plan, [changes])
 
-    def bilinear(self, plan: Bilinear, left: pa.Table, right: pa.Table, traces: Traces) -> pa.Table:
-        """dA join B + (A + dA) join dB."""
+    def clock(self, plan: Clock, at: float, trace: Trace) -> pa.Table:
+        """The time before goes, the time of the cut comes."""
+        now = given(clock_row(at).cast(plan.out.columns), 1)
+        return self.multiset.total(plan.out.columns, [now, negated(scanned(trace))])
+
+    def bilinear(
+        self, plan: Bilinear, left: pa.Table, right: pa.Table, traces: Traces, held: pa.Table | None = None
+    ) -> pa.Table:
+        """dA join B + (A + dA) join dB.
+
+        Args:
+            plan: Of the operator.
+            left: Changes.
+            right: Changes.
+            traces: As they stood before the epoch.
+            held: All of the right as it was, if another shard holds it.
+        """
         made = []
+        of_left, of_right = (traces(*each) for each in plan.traces)
         if left.num_rows:
-            before = self._matching(plan.left_key, left, plan.right_key, traces(plan.right, plan.right_key))
+            before = held
+            if before is None:
+                before = self._matching(plan.left_key, left, of_right.schema.key, of_right)
             if before.num_rows:
                 made.append(self._weighted(plan, [left, before]))
         if right.num_rows:
-            before = self._matching(plan.right_key, right, plan.left_key, traces(plan.left, plan.left_key))
+            before = self._passed(plan, right, of_left) if plan.between else None
+            if before is None:
+                before = self._matching(plan.right_key, right, () if plan.between else plan.left_key, of_left)
             after = pa.concat_tables([part for part in (before, left) if part.num_rows] or [before])
             if after.num_rows:
                 made.append(self._weighted(plan, [after, right]))
@@ -60,13 +85,22 @@ class Operators:
         """An inner join of all rows."""
         return self._weighted(plan, [left, right]) if left.num_rows and right.num_rows else empty(plan.out.columns)
 
-    def keyed(self, plan: Keyed, changes: Sequence[pa.Table], traces: Traces, *, first: bool) -> pa.Table:
+    def keyed(
+        self,
+        plan: Keyed,
+        changes: Sequence[pa.Table],
+        traces: Traces,
+        held: Mapping[str, pa.Table] | None = None,
+        *,
+        first: bool,
+    ) -> pa.Table:
         """fragment(rows of the affected keys, after) - what it made for them before.
 
         Args:
             plan: Of the operator.
             changes: Of each input, added up.
             traces: As they stood before the epoch.
+            held: All rows of inputs whose trace lies elsewhere, by relation.
             first: It has never run: what it makes of nothing counts, too.
         """
         if not first and not any(rows.num_rows for rows in changes):
@@ -81,15 +115,17 @@ class Operators:
             )
         inputs = []
         for read, rows in zip(plan.reads, changes, strict=True):
-            trace = traces(read.relation, read.key or ())
-            if keys is None or read.key is None:
-                before = self._everything(plan, trace)
+            if held and read.relation in held and read.key is None:
+                before = held[read.relation]
+            elif keys is None or read.key is None:
+                before = self.everything(plan, traces(read.relation, read.key or ()))
             else:
-                before = trace.probe(keys.rename_columns(list(read.key)))
+                before = traces(read.relation, read.key).probe(keys.rename_columns(list(read.key)))
             after = self.multiset.total(pa.schema(list(rows.schema)[:-1]), [before, rows]) if rows.num_rows else before
             inputs.append(expanded(after, read.relation))
+        self._check_recomputed(plan, sum(rows.num_rows for rows in inputs))
         out = traces(plan.out.name, plan.key)
-        made_before = self._everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
+        made_before = self.everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
         made = self._sandbox.run(plan.sql, leaves).cast(plan.out.columns)
         return self.multiset.total(plan.out.columns, [given(made, 1), negated(made_before)])
@@ -149,7 +185,7 @@ class Operators:
         trace = traces(plan.input, plan.key)
         columns = trace.schema.columns
         if not plan.key:
-            return self.multiset.total(columns, [self._everything(plan, trace), changes])
+            return self.multiset.total(columns, [self.everything(plan, trace), changes])
         before = trace.probe(lost.rename_columns(list(plan.key)))
         same = " AND ".join(
             f"c.{quote(name)} IS NOT DISTINCT FROM l.{key}" for name, key in zip(plan.key, plan.sums_key, strict=True)
@@ -172,6 +208,17 @@ class Operators:
         )
         return pa.concat_tables([negated(given(then, 1)), given(now, 1)])
 
+    def _passed(self, plan: Bilinear, bounds: pa.Table, trace: Trace) -> pa.Table | None:
+        """Rows of the slices between a bound before and after; None if they are to be sought among all rows."""
+        slices = bounds.column(plan.right_key[0])
+        if bounds.num_rows < 2 or slices.null_count:
+            return None
+        first, last = pc.min(slices).as_py(), pc.max(slices).as_py()
+        if last - first >= max(FEW_SLICES, trace.count):
+            return None
+        found = trace.probe(pa.table({plan.left_key[0]: pa.array(np.arange(first, last + 1), pa.int64())}))
+        return found.cast(weighted(trace.schema.columns))
+
     def _matching(self, key: tuple[str, ...], rows: pa.Table, other_key: tuple[str, ...], trace: Trace) -> pa.Table:
         """Rows of the other side, as they were, that the changed rows may meet."""
         if not other_key:
@@ -179,7 +226,12 @@ class Operators:
         found = trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
         return found.cast(weighted(trace.schema.columns))
 
-    def _everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
+    def everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
+        """All rows of a trace.
+
+        Raises:
+            LimitExceeded: they are more than an operator may read at once.
+        """
         if trace.count > self._most_rows:
             what = plan.what if isinstance(plan, Keyed) else "group"
             raise LimitExceeded(
@@ -190,6 +242,15 @@ class Operators:
                 rows=trace.count,
             )
         return scanned(trace)
+
+    @staticmethod
+    def _check_recomputed(plan: Keyed, rows: int) -> None:
+        if plan.most_rows is not None and rows > plan.most_rows:
+            raise LimitExceeded(
+                f"Its inputs have {rows:,} rows, and it is to be computed whole only up to {plan.most_rows:,}.",
+                remedy="Raise its recompute_rows; or write it without what needs that, then a change costs less, too.",
+                rows=rows,
+            )
 
     def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))

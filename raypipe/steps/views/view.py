@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
 
-from raypipe.contracts import Trace, Work
+from raypipe.contracts import Trace, TraceSchema, Work
 from raypipe.errors import LimitExceeded, RaypipeError, SqlError
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.views.model import Algebraic, Bilinear, Keyed, Linear, Scan, Union, ViewPlan
+from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
+from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.multiset import scanned, weighted
-from raypipe.steps.views.operators import Operators
+from raypipe.steps.views.operators import Operators, Traces
 
 MOST_ROWS = 5_000_000
 
@@ -31,8 +32,11 @@ class View:
         self.plan = plan
         self.name = plan.name
         self._operators = Operators(sandbox, most_rows)
+        self._columns = {operator.out.name: operator.out.columns for operator in plan.operators}
 
-    def run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
+    def run(
+        self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float, exchange: Exchange = ALONE
+    ) -> pa.Table:
         """Carries the view over an epoch.
 
         Args:
@@ -40,16 +44,18 @@ class View:
                 changes may be left out.
             work: State as it stood before the epoch; takes what is to be remembered.
             first: The state is empty, and the changes are all rows there are.
+            at: When the cut was made that the epoch ends at, seconds since 1970: what now() means.
+            exchange: With the other shards, whose changes are theirs.
 
         Returns:
-            Changes of the view, weighted, each different row once, no weight 0.
+            Changes of the view, weighted, each different row once, no weight 0; all of them at the first shard.
 
         Raises:
             SqlError: its SQL fails on the rows.
             LimitExceeded: it took too long, too much memory or too many rows.
         """
         try:
-            return self._run(changes, work, first=first)
+            return self._run(changes, work, exchange, first=first, at=at)
         except duckdb.Error as error:
             raise self._failure(error) from None
         except LimitExceeded as error:
@@ -60,16 +66,21 @@ class View:
                 **error.fields,  # type: ignore[arg-type]
             ) from error
 
-    def contents(self, everything: Mapping[str, pa.Table], work: Work) -> pa.Table:
-        """All rows of the view as the state has them, weighted; nothing is remembered.
+    def contents(self, everything: Mapping[str, pa.Table], work: Work, exchange: Exchange = ALONE) -> pa.Table:
+        """All rows of the view as the state has them, weighted, at the first shard; nothing is remembered.
 
         What a keyed operator made is read and not computed again, so it is what those below were told, to the last bit.
 
         Args:
-            everything: All rows of the inputs.
+            everything: All rows of the inputs that are this shard's.
             work: The state.
+            exchange: With the other shards.
         """
         made: dict[str, pa.Table] = {}
+
+        def here(relation: str, key: tuple[str, ...]) -> pa.Table:
+            return exchange.by_key(made[relation], self._trace(relation, key))
+
         for operator in self.plan.operators:
             name = operator.out.name
             if isinstance(operator, Keyed):
@@ -79,15 +90,25 @@ class View:
                 trace = work.trace(self.plan.trace_name(operator.sums.name, operator.sums_key))
                 made[name] = self._operators.whole(operator, scanned(trace))
             elif isinstance(operator, Bilinear):
-                made[name] = self._operators.product(operator, made[operator.left], made[operator.right])
+                if operator.between:
+                    # A row of the right is at the first shard, those of the left are anywhere.
+                    left, right = made[operator.left], exchange.gather(here(operator.right, ()))[0]
+                else:
+                    left, right = here(operator.left, operator.left_key), here(operator.right, operator.right_key)
+                made[name] = self._operators.product(operator, left, right)
+            elif isinstance(operator, Clock):
+                made[name] = scanned(work.trace(self.plan.trace_name(name, ())))
             else:
                 made[name] = self._stateless(operator, made, everything)
         last = self.plan.operators[-1].out
-        return self._operators.multiset.total(last.columns, [made[last.name]])
+        return self._operators.multiset.total(last.columns, [here(last.name, ())])
 
-    def _run(self, changes: Mapping[str, pa.Table], work: Work, *, first: bool) -> pa.Table:
+    def _run(
+        self, changes: Mapping[str, pa.Table], work: Work, exchange: Exchange, *, first: bool, at: float
+    ) -> pa.Table:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
+        arrived: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
         makers = {operator.out.name: operator for operator in self.plan.operators}
         columns = {name: operator.out.columns for name, operator in makers.items()}
 
@@ -105,30 +126,82 @@ class View:
                     added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
             return added[relation]
 
+        def here(relation: str, key: tuple[str, ...]) -> pa.Table:
+            """A relation's changes whose key is this shard's, added up."""
+            if exchange.shards == 1:
+                return total(relation)
+            if (relation, key) not in arrived:
+                rows = exchange.by_key(total(relation), self._trace(relation, key))
+                arrived[relation, key] = self._operators.multiset.total(columns[relation], [rows])
+            return arrived[relation, key]
+
         remembered: dict[tuple[str, tuple[str, ...]], None] = {}
         for operator in self.plan.operators:
             name = operator.out.name
             if isinstance(operator, Bilinear):
-                left, right = total(operator.left), total(operator.right)
-                made[name] = self._operators.bilinear(operator, left, right, traces)
+                of_left, of_right = operator.traces
+                left, right, bound = here(*of_left), here(*of_right), None
+                if exchange.shards > 1 and operator.between:
+                    right, bound = self._bound(operator, right, traces, exchange)
+                made[name] = self._operators.bilinear(operator, left, right, traces, bound)
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Algebraic):
-                rows = total(operator.input) if operator.extremes else made[operator.input]
-                result, sums = self._operators.algebraic(operator, rows, traces, first=first)
+                rows = here(operator.input, operator.key) if operator.extremes else made[operator.input]
+                if not operator.extremes:
+                    rows = exchange.by_key(rows, self._trace(operator.input, operator.key))
+                begins = first and (exchange.shard == 0 or bool(operator.key))
+                result, sums = self._operators.algebraic(operator, rows, traces, first=begins)
                 added[name] = made[name] = result
-                added[operator.sums.name] = sums
+                added[operator.sums.name] = arrived[operator.sums.name, operator.sums_key] = sums
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Keyed):
-                inputs = [total(each) for each in operator.inputs]
-                added[name] = made[name] = self._operators.keyed(operator, inputs, traces, first=first)
+                inputs = [here(read.relation, read.key or ()) for read in operator.reads]
+                begins = first and (exchange.shard == 0 or bool(operator.key))
+                held: dict[str, pa.Table] = {}
+                if exchange.shards > 1 and not operator.constant and any(read.key is None for read in operator.reads):
+                    inputs, held = self._everywhere(operator, inputs, traces, exchange)
+                result = self._operators.keyed(operator, inputs, traces, held, first=begins)
+                added[name] = made[name] = arrived[name, operator.key] = result
+                remembered.update(dict.fromkeys(operator.traces))
+            elif isinstance(operator, Clock):
+                clock = self._operators.clock(operator, at, traces(name, ()))
+                made[name] = clock if exchange.shard == 0 else clock.slice(0, 0)
                 remembered.update(dict.fromkeys(operator.traces))
             else:
                 made[name] = self._stateless(operator, made, changes)
         # Only now: every operator has seen its traces as they stood before the epoch.
         for relation, key in remembered:
-            if total(relation).num_rows:
-                traces(relation, key).append(total(relation))
-        return total(self.plan.operators[-1].out.name)
+            if here(relation, key).num_rows:
+                traces(relation, key).append(here(relation, key))
+        return here(self.plan.operators[-1].out.name, ())
+
+    def _everywhere(
+        self, operator: Keyed, changes: Sequence[pa.Table], traces: Traces, exchange: Exchange
+    ) -> tuple[list[pa.Table], dict[str, pa.Table]]:
+        """What every key needs all of is at the first shard; it gives the changes, and what it held, to the others."""
+        given, held = list(changes), dict[str, pa.Table]()
+        if any(exchange.gather(any(rows.num_rows for rows in changes))):
+            for place, read in enumerate(operator.reads):
+                if read.key is None:
+                    mine = None
+                    if exchange.shard == 0:
+                        mine = changes[place], self._operators.everything(operator, traces(read.relation, ()))
+                    first = exchange.gather(mine)[0]
+                    assert first is not None
+                    given[place], held[read.relation] = first
+        return given, held
+
+    def _bound(
+        self, operator: Bilinear, changes: pa.Table, traces: Traces, exchange: Exchange
+    ) -> tuple[pa.Table, pa.Table]:
+        """How the bound changes, and what it was: it is at the first shard, which tells the others."""
+        mine = (changes, scanned(traces(operator.right, ()))) if exchange.shard == 0 else None
+        first = exchange.gather(mine)[0]
+        assert first is not None
+        return first
+
+    def _trace(self, relation: str, key: tuple[str, ...]) -> TraceSchema:
+        return TraceSchema(name=self.plan.trace_name(relation, key), columns=self._columns[relation], key=key)
 
     def _stateless(
         self, operator: Scan | Union | Linear, made: Mapping[str, pa.Table], changes: Mapping[str, pa.Table]

@@ -25,6 +25,17 @@ CHANGES = {
     "a partition detached concurrently": (LOAD, "ALTER TABLE items DETACH PARTITION items2 CONCURRENTLY"),
     "a partition dropped": (LOAD, "DROP TABLE items2"),
     "a partition truncated": (LOAD, "TRUNCATE items2"),
+    "a partition truncated, and a column added": (LOAD, "TRUNCATE items2", "ALTER TABLE items ADD COLUMN note text"),
+    "a partition truncated, and another attached": (
+        LOAD,
+        "TRUNCATE items2",
+        "ALTER TABLE items ATTACH PARTITION apart FOR VALUES FROM (200) TO (300)",
+    ),
+    "a partition truncated, and then rewritten": (
+        LOAD,
+        "TRUNCATE items2",
+        "ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2",
+    ),
     "a column with a default": (AGAIN, "ALTER TABLE items ADD COLUMN stock int DEFAULT 7"),
     "a column dropped": (NOTHING, "ALTER TABLE items DROP COLUMN name"),
     "rows rewritten": (AGAIN, "ALTER TABLE items ALTER COLUMN price TYPE int USING price * 2"),

@@ -176,7 +176,7 @@ def test_shards_hold_each_row_once_however_many_they_become(
     found: dict[object, int] = {}
     for shard in range(after):
         into = opened(folder / f"into {shard}")
-        reshard(stores, 1, into, Share(shard=shard, shards=after))
+        reshard(stores, [1], into, Share(shard=shard, shards=after))
         trace = into.begin(1).trace("t")
         held = told(trace.rows())
         assert not held.keys() & found.keys()

@@ -40,7 +40,7 @@ def check(folder: Path, generation: int, at_least: int) -> None:
         for version in store.versions():
             same_as_model(store, version)
             assert store.note(version) == str(version)
-        assert len(os.listdir(folder)) == store.status()["files"], "a file is left over"
+        assert len(os.listdir(folder)) == store.files, "a file is left over"
     finally:
         store.close()
 

@@ -229,7 +229,7 @@ def test_a_large_epoch_that_would_pass_the_bound_is_refused_while_it_spills(tmp_
         work.trace("t").append(rows)
     work.abort()
     add(store, None, 1)
-    assert len(os.listdir(tmp_path)) == store.status()["files"] <= 2
+    assert len(os.listdir(tmp_path)) == store.files <= 2
 
 
 def test_deleted_rows_leave_the_disk(tmp_path: Path) -> None:
@@ -255,8 +255,7 @@ def test_runs_stay_few_however_many_epochs(tmp_path: Path) -> None:
         add(store, version - 1 or None, version, 3)
         store.keep([version - 1])
     store.settle()
-    status = store.status()
-    assert status["traces"]["t"]["runs"] <= 8  # type: ignore[index]
+    assert store.totals()["t"].runs <= 8
     store.close()
 
 

@@ -34,6 +34,16 @@ steps:
     sql: SELECT id, name FROM named WHERE cents > 5000
   words:
     sql: SELECT body, count(*) AS n FROM shop.notes GROUP BY body
+  recent:
+    sql: SELECT id, customer FROM shop.orders WHERE {moment} > now() - INTERVAL 4 YEAR
+  months:
+    sql: |
+      SELECT date_trunc('month', moment) AS begins, count(*) AS n
+      FROM (SELECT {moment} AS moment FROM shop.orders) GROUP BY begins
+  closed:
+    sql: |
+      SELECT begins, n FROM months
+      WHERE begins + INTERVAL 1 MONTH <= (SELECT max({moment}) - INTERVAL 90 DAY FROM shop.orders)
   everything:
     sql: SELECT count(*) AS n, sum(cents) AS cents, avg(rate) AS rate FROM shop.orders
 sinks:
@@ -46,20 +56,26 @@ sinks:
       best: {{from: best}}
       rich: {{from: rich}}
       words: {{from: words}}
+      recent: {{from: recent}}
+      closed: {{from: closed}}
       everything: {{from: everything}}
       totals_history: {{from: totals, mode: history}}
   office:
     url: "sqlite:///office.db"
     tables: {{totals: {{from: totals}}, named: {{from: named}}, words: {{from: words}}{more}}}
+limits: {{state_shards: {shards}}}
 """
+# Orders have no time of their own; this one lies up to eleven years before the end of 2030.
+MOMENT = "(TIMESTAMP '2030-12-31' - to_days(cents))"
 TOTALS = "SELECT customer, count(*) AS n, sum(cents) AS cents, sum(rate) AS rate FROM paid GROUP BY customer"
 
 
 class Shop:
     """A folder with a source and a pipeline file."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, shards: int = 1) -> None:
         self.folder = folder
+        self.shards = shards
         self._chance = random.Random(seed)
         self.execute(
             "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT)",
@@ -69,7 +85,8 @@ class Shop:
         self.write()
 
     def write(self, totals: str = TOTALS, more: str = "") -> None:
-        (self.folder / "pipeline.yaml").write_text(FILE.format(totals=totals, more=more))
+        text = FILE.format(totals=totals, more=more, moment=MOMENT, shards=self.shards)
+        (self.folder / "pipeline.yaml").write_text(text)
 
     def plan(self) -> Plan:
         return assemble(load(self.folder / "pipeline.yaml"))

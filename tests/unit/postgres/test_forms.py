@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from raypipe.sources.postgres.address import parse_address
 from raypipe.sources.postgres.events import Message
-from raypipe.sources.postgres.forms import Needs, emptied, form, form_of, needs, refiled
+from raypipe.sources.postgres.forms import Needs, emptied, form, form_of, moved, needs, refiled, retold
 from raypipe.sources.postgres.position import Backfill, Form, Known, Position
 from raypipe.sources.postgres.schema import Table
 from raypipe.sources.postgres.telling import Altered, Dropped, Rewritten, read
@@ -49,7 +50,24 @@ def test_a_change_asks_for_no_more_than_it_must(old, new, asked):
 
 def test_where_nobody_tells_another_file_means_other_rows():
     assert needs(STOOD, made(file=8), rewritten=True) == Needs(backfill=True)
-    assert needs(ROOT, made(parts=[(11, 1), (12, 9)]), rewritten=True) == Needs(load=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "files", "has_moved"),
+    [
+        (ROOT.file, [(11, 1, 60), (12, 2, 70)], False),
+        (ROOT.file, [(11, 1, 60), (12, 9, 70)], True),
+        (ROOT.file, [(11, 1, 60), (12, 2, 70), (13, 3, 80)], False),  # one came
+        (ROOT.file, [(11, 1, 60), (12, 9, 70), (13, 3, 80)], True),
+        (-90, [(11, 8, 90), (12, 9, 90), (13, 3, 95)], False),  # all emptied by one TRUNCATE, of the root
+        (-90, [(11, 8, 90), (12, 9, 91)], True),
+        (0, [(11, 1, 60), (12, 2, 70)], True),  # not known
+    ],
+)
+def test_a_partition_that_was_emptied_alone_shows_by_its_file(file, files, has_moved):
+    stood = retold(replace(ROOT, file=file), files)
+    assert moved(stood, [(oid, of) for oid, of, _ in files]) is has_moved
+    assert needs(stood, stood, rewritten=False, elsewhere=has_moved) == Needs(load=has_moved)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +134,7 @@ def test_messages_that_are_ours_are_read():
     dropped = {"slot": "mine", "event": "sql_drop", "tag": "DROP TABLE", "oids": [5, 6]}
     assert read(message(dropped), ADDRESS) == Dropped(oids=(5, 6), command="DROP TABLE")
     rewritten = {"slot": "mine", "event": "table_rewrite", "tag": "ALTER TABLE", "oid": 5, "reason": 4}
-    assert read(message(rewritten), ADDRESS) == Rewritten(oid=5, command="ALTER TABLE")
+    assert read(message(rewritten), ADDRESS) == Rewritten(oid=5, files=(), command="ALTER TABLE")
     assert read(message({**rewritten, "reason": 8}), ADDRESS) is None
     columns = [{"number": n, "name": name, "type": t, "typmod": m, "missing": False} for n, name, t, m in COLUMNS]
     altered = {

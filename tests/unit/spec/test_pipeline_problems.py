@@ -94,7 +94,7 @@ def test_the_error_has_its_kind_and_survives_pickling() -> None:
         ("  paid:\n", "  Shop: {sql: x}\n  paid:\n", "steps.Shop", "a source shop already"),
         ("sql: SELECT * FROM shop.orders", "sql: ''", "steps.paid.sql", "not be empty"),
         ("sql: SELECT * FROM shop.orders", "sql:", "steps.paid.sql", "text, not nothing"),
-        ("    sql: SELECT * FROM shop.orders\n", "", "steps.paid", "with the keys sql, not nothing"),
+        ("    sql: SELECT * FROM shop.orders\n", "", "steps.paid", "with the keys sql, recompute_rows, not nothing"),
         ("log: sqlite:///log.db", "log: log.db", "log", "begins with a scheme"),
         ("log: sqlite:///log.db", "log: sqlite://log.db", "log", "sqlite:////path for an absolute one"),
         ("log: sqlite:///log.db", "log: 'sqlite:///'", "log", "The path is missing"),

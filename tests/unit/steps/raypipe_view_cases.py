@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +20,7 @@ from raypipe.plan import compile_step
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views import ViewPlan
 from raypipe.steps.views import View
+from raypipe.steps.views.multiset import Multiset
 
 Rng = np.random.Generator
 
@@ -31,6 +33,10 @@ COLUMNS = {
     "flag": pa.bool_(),
     "day": pa.date32(),
 }
+
+
+# Events happen within an hour from here on.
+_BEGIN = datetime(2024, 1, 1)
 
 
 def table(name: str, key: tuple[str, ...]) -> TableSchema:
@@ -55,6 +61,8 @@ def value(rng: Rng, type_: pa.DataType) -> Any:
         return "abcd"[n] * int(rng.integers(1, 3))
     if pa.types.is_boolean(type_):
         return n % 2 == 0
+    if pa.types.is_timestamp(type_):
+        return _BEGIN + timedelta(minutes=int(rng.integers(0, 60)), seconds=int(rng.integers(0, 3)) * 10)
     if pa.types.is_date(type_):
         return np.datetime64("2024-01-01") + n
     return n
@@ -65,7 +73,8 @@ def row(rng: Rng, schema: TableSchema, id_: int | None) -> dict[str, Any]:
     made = {column.name: value(rng, column.type) for column in schema.columns}
     if schema.key:
         made["id"] = id_
-    made["day"] = None if made["day"] is None else made["day"].astype(object)
+    if made.get("day") is not None:
+        made["day"] = made["day"].astype(object)
     return made
 
 
@@ -97,7 +106,7 @@ class World:
             self._take(name, old)
             self._put(name, dict(old))
         elif verb == "update":
-            column = str(rng.choice(list(COLUMNS)))
+            column = str(rng.choice([each for each in schema.names if each != "id"]))
             self._take(name, old)
             self._put(name, old | {column: row(rng, schema, old["id"])[column]})
         else:
@@ -135,11 +144,13 @@ class Oracle:
         self._database.execute("SET TimeZone = 'UTC'")
         self._database.execute("CREATE SCHEMA shop")
 
-    def differences(self, sql: str, world: World, held: pa.Table) -> list[Any]:
+    def differences(self, sql: str, world: World, held: pa.Table, at: float) -> list[Any]:
         """Rows that the SQL makes and the view lacks, or the other way round; floats to nine digits."""
         for name, schema in self._tables.items():
             self._database.register("rows", pa.Table.from_pylist(world.rows[name], schema=schema.arrow()))
             self._database.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM rows")
+        now = pa.table({"now": pa.array([datetime.fromtimestamp(at, UTC)], pa.timestamp("us", "UTC"))})
+        self._database.register("_raypipe_now", now)
         expected = self._database.sql(sql).to_arrow_table()
         return sorted(_comparable(expected), key=repr), sorted(_comparable(held), key=repr)  # type: ignore[return-value]
 
@@ -164,36 +175,67 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def check(sql: str, seed: int, *, writes: int = 40, tables: Mapping[str, TableSchema] = TABLES) -> str:
+def check(
+    sql: str,
+    seed: int,
+    *,
+    writes: int = 40,
+    tables: Mapping[str, TableSchema] = TABLES,
+    recompute_rows: int | None = None,
+) -> str:
     """Runs one view over random epochs; returns what went wrong, empty if nothing did."""
-    plan = compile_step("v", sql, tables, {})
+    plan = compile_step("v", sql, tables, {}, recompute_rows=recompute_rows)
     assert isinstance(plan, ViewPlan), sql
     return run(plan, seed, writes, tables)
 
 
-def run(plan: ViewPlan, seed: int, writes: int, tables: Mapping[str, TableSchema]) -> str:
-    """Runs a planned view over random epochs."""
+class Alone:
+    """A view whose state is in one piece."""
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self._state = MemoryState(plan.traces)
+        self._sandbox = Sandbox()
+        self._view = View(plan, self._sandbox)
+        self._version: int | None = None
+
+    def epoch(self, changes: Mapping[str, pa.Table], at: float) -> pa.Table:
+        """Carries it on to a cut of a time; returns its changes."""
+        work = self._state.begin(self._version)
+        made = self._view.run(changes, work, first=self._version is None, at=at)
+        self._version = (self._version or 0) + 1
+        work.commit(self._version)
+        return made
+
+    def close(self) -> None:
+        self._sandbox.close()
+        self._state.close()
+
+
+def run(
+    plan: ViewPlan,
+    seed: int,
+    writes: int,
+    tables: Mapping[str, TableSchema],
+    kept: Callable[[ViewPlan], Any] = Alone,
+) -> str:
+    """Runs a planned view over random epochs; says how it is kept."""
     rng = np.random.default_rng(seed)
     world = World(rng, tables)
-    state = MemoryState(plan.traces)
     names = [column.name for column in plan.schema.columns]
     held = pa.schema([*plan.schema.arrow(), pa.field(WEIGHT, pa.int64())]).empty_table()
-    with closing(Oracle(tables)) as oracle, closing(Sandbox()) as sandbox, closing(state):
-        view = View(plan, sandbox)
-        version: int | None = None
+    with closing(Oracle(tables)) as oracle, closing(Sandbox()) as sandbox, closing(kept(plan)) as view:
+        multiset = Multiset(sandbox)
+        at = _BEGIN.replace(tzinfo=UTC).timestamp()
         for epoch in range(1 + int(rng.integers(2, 6))):
             for _ in range(int(rng.integers(0, writes // 3))):
                 world.write()
-            work = state.begin(version)
-            changes = view.run(world.epoch(), work, first=version is None)
-            version = epoch
-            work.commit(version)
-            held = view._operators.multiset.total(plan.schema.arrow(), [held, changes])
+            at += float(rng.integers(-60, 1200))  # a clock may be set back
+            held = multiset.total(plan.schema.arrow(), [held, view.epoch(world.epoch(), at)])
             weights = held[WEIGHT].to_pylist()
             if min(weights, default=1) < 0:
                 return f"epoch {epoch}: a row went that never came"
             rows = held.drop_columns([WEIGHT]).take(pa.array(np.repeat(np.arange(len(weights)), weights), pa.int64()))
-            expected, found = oracle.differences(plan.oracle, world, rows)
+            expected, found = oracle.differences(plan.oracle, world, rows, at)
             if expected != found:
                 return f"epoch {epoch}: expected {expected}, found {found}"
             if plan.schema.key:

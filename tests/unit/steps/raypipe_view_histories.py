@@ -21,6 +21,7 @@ from raypipe.contracts import WEIGHT, StateStore, TraceSchema
 from raypipe.model import TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views import ViewPlan
+from raypipe.plan.views.clocks import CLOCK, clock_row
 from raypipe.state import Store
 from raypipe.steps.views import View
 from raypipe.steps.views.multiset import Multiset
@@ -30,6 +31,9 @@ State = Mapping[str, Sequence[Row]]
 Epoch = Mapping[str, pa.Table]
 # Opens the state of a view; asked again after a crash, it opens what is there.
 Opening = Callable[[Sequence[TraceSchema]], AbstractContextManager[StateStore]]
+
+# Cuts are made eight hours apart, while the days that rows have go by.
+_BEGIN_S, _APART_S = 1_704_067_200.0, 8 * 3600.0
 
 # One in so many epochs is computed and thrown away first, as a crash before the commit leaves it.
 CRASHES = 8
@@ -101,6 +105,8 @@ class Cuts:
         for number, state in enumerate(history.states):
             self._database.execute(f"ATTACH ':memory:' AS cut{number}")
             self._database.execute(f"CREATE SCHEMA cut{number}.shop")
+            self._database.register("rows", clock_row(_BEGIN_S + _APART_S * number))
+            self._database.execute(f"CREATE TABLE cut{number}.{CLOCK} AS SELECT * FROM rows")
             for name, schema in tables.items():
                 self._database.register("rows", pa.Table.from_pylist(list(state[name]), schema=schema.arrow()))
                 self._database.execute(f"CREATE TABLE cut{number}.{name} AS SELECT * FROM rows")
@@ -147,7 +153,7 @@ def kept(plan: ViewPlan, history: History, cuts: Cuts, opening: Opening) -> Gene
                 view, adding = View(plan, sandbox), Multiset(sandbox)
                 while number < len(history.epochs):
                     work = state.begin(number if number else None)
-                    changes = view.run(history.epochs[number], work, first=not number)
+                    changes = view.run(history.epochs[number], work, first=not number, at=_BEGIN_S + _APART_S * number)
                     if history.crashes[number] and number not in crashed:
                         crashed.add(number)
                         work.abort()

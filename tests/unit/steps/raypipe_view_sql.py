@@ -37,6 +37,8 @@ class Grammar:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
+        # What was added later has chances of its own: it changes few of the statements that were there before.
+        self._later = rng.spawn(1)[0]
         self._aliases = 0
         self._budget = 3  # subqueries
 
@@ -231,6 +233,11 @@ class Grammar:
 
     def _from(self, depth: int) -> tuple[str, Columns]:
         source, columns = self._source(depth)
+        if self._later.random() < 0.04:
+            alias = self._alias()
+            numbers = [name for name, kind in columns if kind == "int"] or ["1"]
+            source += f" CROSS JOIN unnest([{', '.join(numbers[:2])}, 3]) AS {alias}(v)"
+            columns = [*columns, (f"{alias}.v", "int")]
         for _ in range(int(self._rng.choice([0, 0, 1, 1, 2]))):
             other, more = self._source(depth)
             verb = self._pick(
@@ -264,6 +271,18 @@ class Grammar:
             inner, made = self.select(depth - 1)
             return f"({inner}) {alias}", [(f"{alias}.{name}", kind) for name, kind in made]
         table = self._pick(("shop.a", "shop.b", "shop.c"))
+        if self._later.random() < 0.04:
+            cells = "count(*) AS n, max(price) AS most FOR k IN (1 AS one, 2 AS two)"
+            kinds = {
+                "one_n": "int",
+                "one_most": "dec",
+                "two_n": "int",
+                "two_most": "dec",
+                "small": "int",
+                "day": "date",
+            }
+            pivot = f"(FROM {table} PIVOT ({cells} GROUP BY small, day)) {alias}"
+            return pivot, [(f"{alias}.{name}", kind) for name, kind in kinds.items()]
         return f"{table} {alias}", [(f"{alias}.{name}", kind) for name, kind in TYPES.items()]
 
     def _condition(self, left: Columns, right: Columns) -> str:
@@ -290,7 +309,18 @@ class Grammar:
             parts.append(self._predicate(columns))
         if self._budget and self._chance(0.3):
             parts.append(self._subquery(columns))
+        days = [name for name, kind in columns if kind == "date"]
+        if days and self._later.random() < 0.12:
+            parts.append(self._moving(days))
         return f" WHERE {' AND '.join(parts)}" if parts else ""
+
+    def _moving(self, days: Sequence[str]) -> str:
+        """A condition against the time of the cut or a watermark."""
+        day = days[int(self._later.integers(0, len(days)))]
+        bounds = ("now()", "now() - INTERVAL 1 DAY", "current_date", "(SELECT max(day) - 1 FROM shop.b)")
+        bound = bounds[int(self._later.integers(0, len(bounds)))]
+        sign = (">", "<=", ">=", "<", "=")[int(self._later.integers(0, 5))]
+        return f"{day} {sign} {bound}"
 
     def _predicate(self, columns: Columns) -> str:
         usable = [(name, kind) for name, kind in columns if kind in _LITERALS]

@@ -30,6 +30,7 @@ from raypipe.model import (
     TableSchema,
 )
 from raypipe.plan import InstancePlan, Plan, compile_step, oracle_sql, order_steps
+from raypipe.plan.views.clocks import CLOCK, clock_row
 from raypipe.steps import Flow, Needs, Views
 from raypipe.steps.views import feed
 
@@ -51,9 +52,10 @@ STEPS = {
     "pairs": "SELECT o.id, t.n FROM shop.orders o LEFT JOIN totals t ON t.customer = o.customer",
     "spread": "SELECT customer, count(*) AS n FROM doubled GROUP BY customer",
     "words": "SELECT body, count(*) AS n FROM shop.notes GROUP BY body",
+    "recent": "SELECT id, cents FROM shop.orders WHERE to_timestamp(1_699_999_990 + 9 * cents) <= now()",
     "mixed": "SELECT body, (SELECT count(*) FROM shop.orders) AS n FROM shop.notes",
 }
-WANTED = ("totals", "rich", "pairs", "spread", "words", "mixed")
+WANTED = ("totals", "rich", "pairs", "spread", "words", "recent", "mixed")
 
 
 def shop_plan() -> Plan:
@@ -71,7 +73,7 @@ SCHEMAS = {step.name: step.schema for step in PLAN.steps}
 
 
 def cut(number: int) -> Cut:
-    return Cut(number=number, log="log", offsets={}, positions={}, at=1_700_000_000.0 + number)
+    return Cut(number=number, log="log", offsets={}, positions={}, at=1_700_000_000.0 + 3 * number)
 
 
 class Source:
@@ -174,6 +176,7 @@ class Pipeline:
         self.state = MemoryState(self.views.traces)
         self.database = duckdb.connect()
         self.database.execute("CREATE SCHEMA shop")
+        self.database.execute("SET TimeZone = 'UTC'")
 
     def carry(self, sink: Sink, upto: int, *, crash: bool = False) -> None:
         after = cut(sink.at + 1) if sink.at is not None else None
@@ -202,6 +205,7 @@ class Pipeline:
             rows = pa.Table.from_pylist(self.source.states[sink.at][str(schema.table)], schema=schema.arrow())
             self.database.register("rows", rows)
             self.database.execute(f"CREATE OR REPLACE TABLE {schema.table} AS SELECT * FROM rows")
+        self.database.register(CLOCK, clock_row(cut(sink.at + 1).at))
         for relation in WANTED:
             if relation in sink.awaiting:
                 assert sink.rows[relation] == []

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from raypipe_memory_state import MemoryState
 from raypipe_view_cases import TABLES, check
 
 from raypipe.contracts import WEIGHT
-from raypipe.errors import InvariantBroken, SqlError
+from raypipe.errors import InvariantBroken, LimitExceeded, SqlError
 from raypipe.plan import compile_step
+from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views import Algebraic, Keyed, ViewPlan
-from raypipe.steps.views import operators
+from raypipe.steps.views import View, operators
 from raypipe.steps.views.multiset import Multiset, empty
 
 STATEMENTS = [
@@ -89,9 +92,9 @@ def _every_row_once(rows: pa.Table, relation: str) -> pa.Table:
 
 
 def _left_changes_alone(
-    self: operators.Operators, plan: object, left: pa.Table, right: pa.Table, traces: object
+    self: operators.Operators, plan: object, left: pa.Table, right: pa.Table, *rest: object
 ) -> pa.Table:
-    return _BILINEAR(self, plan, left, right.slice(0, 0), traces)  # type: ignore[arg-type]
+    return _BILINEAR(self, plan, left, right.slice(0, 0), *rest)  # type: ignore[arg-type]
 
 
 def _result_forgotten(rows: pa.Table) -> pa.Table:
@@ -177,6 +180,24 @@ def test_a_view_without_a_key_is_bounded_and_says_so() -> None:
     assert [operator.constant for operator in plan.operators if isinstance(operator, Keyed)] == [True]
     assert "computed again whenever something there changes" in plan.reason
     assert empty(plan.schema.arrow()).num_rows == 0
+
+
+def test_a_view_that_needs_all_rows_stops_over_the_limit_and_says_how_to_go_on() -> None:
+    plan = compile_step("v", "SELECT median(k) AS n FROM shop.a", TABLES, {})
+    assert isinstance(plan, ViewPlan)
+    with closing(Sandbox()) as sandbox, closing(MemoryState(plan.traces)) as state:
+        view = View(plan, sandbox, most_rows=3)
+        for version in range(2):
+            rows = pa.table({"k": pa.array([1, 2, 3, 4 + version], pa.int64())})
+            changes = {"shop.a": rows.append_column(WEIGHT, pa.array([1] * 4, pa.int64()))}
+            work = state.begin(version - 1 if version else None)
+            if version:
+                with pytest.raises(LimitExceeded, match="from all of its 4 rows, and 3 are allowed") as caught:
+                    view.run(changes, work, first=False, at=0.0)
+                assert "raise limits.step_rows" in caught.value.remedy
+            else:
+                view.run(changes, work, first=True, at=0.0)
+                work.commit(version)
 
 
 def test_windows_that_number_equal_rows_each_in_its_own_order_are_refused_where_rows_have_no_key() -> None:

@@ -1,0 +1,102 @@
+"""State that lies in another number of shards than the run wants is shared out anew, once, when the run starts.
+
+A layout is a folder that is named by its number of shards. The new one is made beside the old one, durable, and gets
+its name last; so there is always one that is whole. State that cannot be read is not shared out: it counts as lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from raypipe import faults
+from raypipe.errors import StateLost, Unavailable
+from raypipe.state import Share, Store, reshard
+
+logger = logging.getLogger(__name__)
+
+_PARTIAL = ".partial"
+_LAYOUT = re.compile(rf"([1-9][0-9]*)({re.escape(_PARTIAL)})?")
+# Opens the store in a shard's folder, one of so many.
+Opening = Callable[[Path, int], Store]
+
+
+def arrange(folder: Path, shards: int, opening: Opening) -> None:
+    """Sees to it that the state lies in so many shards.
+
+    Args:
+        folder: Of the pipeline's state; may be missing.
+        shards: How many there shall be.
+        opening: Of a store.
+
+    Raises:
+        Fenced: a later run has it.
+        Unavailable: the disk does not answer.
+    """
+    try:
+        there = [
+            found for path in (folder.iterdir() if folder.exists() else ()) if (found := _LAYOUT.fullmatch(path.name))
+        ]
+        whole = sorted(int(found[1]) for found in there if not found[2])
+        _remove(folder / found[0] for found in there if found[2])
+        if whole and shards not in whole:
+            _share_out(folder, whole, shards, opening)
+        _remove(folder / str(number) for number in whole if number != shards)
+    except OSError as error:
+        raise Unavailable(
+            f"The state in {folder} cannot be shared out to {shards} shards ({type(error).__name__}).",
+            remedy="Give this user the right to write the folder, and the disk room for the state once more.",
+            cause=error,
+        ) from error
+
+
+def _share_out(folder: Path, whole: list[int], shards: int, opening: Opening) -> None:
+    with ExitStack() as stack:
+        layouts = {
+            number: [
+                stack.enter_context(closing(opening(folder / str(number) / str(shard), number)))
+                for shard in range(number)
+            ]
+            for number in whole
+        }
+        common = {number: _common(stores) for number, stores in layouts.items()}
+        newest = max(layouts, key=lambda number: max(common[number], default=-1))
+        if not common[newest]:
+            return
+        partial = folder / f"{shards}{_PARTIAL}"
+        try:
+            for shard in range(shards):
+                with closing(opening(partial / str(shard), shards)) as into:
+                    reshard(layouts[newest], sorted(common[newest]), into, Share(shard=shard, shards=shards))
+                faults.point("shards.shared")
+        except StateLost as error:
+            logger.warning("state cannot be shared out; it is made anew", extra={"error": str(error)})
+            _remove([partial])
+            return
+        _sync(partial)
+        partial.rename(folder / str(shards))
+        _sync(folder)
+        faults.point("shards.named")
+
+
+def _common(stores: list[Store]) -> set[int]:
+    """Versions that all of them keep."""
+    return set(stores[0].versions()).intersection(*(store.versions() for store in stores[1:]))
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

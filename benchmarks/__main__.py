@@ -40,6 +40,7 @@ BENCHMARKS = {
     "view_epochs": "ViewEpochs",
     "view_tpch": "ViewTpch",
     "view_nexmark": "ViewNexmark",
+    "flink_side_by_side": "FlinkSideBySide",
 }
 
 

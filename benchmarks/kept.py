@@ -266,11 +266,11 @@ class Kept:
         below = self._held.execute(f'SELECT count(*) FROM "{name}" WHERE _weight < 0').fetchone()
         assert below == (0,), f"{name}: a row went that never came"
         repeated = f'SELECT {names} FROM "{name}", range(_weight)'
-        return _sorted(self._held, repeated)
+        return in_order(self._held, repeated)
 
     def expected(self, name: str) -> pa.Table:
         """What DuckDB makes of the view's SQL over the tables as they are, sorted."""
-        return _sorted(self.tables.database, oracle_sql(self.plan, name))
+        return in_order(self.tables.database, oracle_sql(self.plan, name))
 
     def differing(self) -> dict[str, str]:
         """Views that do not hold what their SQL returns, and in what they differ."""
@@ -342,7 +342,7 @@ def difference_of(found: pa.Table, expected: pa.Table) -> str:
     return ""
 
 
-def _sorted(database: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+def in_order(database: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     """Rows in an order that floating point columns decide last: their last bits may differ."""
     described = database.execute(f"DESCRIBE {sql}").fetchall()
     floats = [place for place, row in enumerate(described, 1) if row[1] in ("FLOAT", "DOUBLE")]

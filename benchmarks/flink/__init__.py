@@ -1,0 +1,1 @@
+"""Apache Flink beside raypipe: the same questions over the same files, each in processes of its own."""

@@ -33,7 +33,7 @@ $(READY): pyproject.toml $(LOCK)
 	@PYTHONWARNINGS="ignore:Editable installation" $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## Run the shop example on a local Ray, kill an actor half way, prove every sink right
+demo: setup ## Run the shop example on a local Ray, kill two of its actors, prove every sink right
 	$(BIN)/raypipe demo
 
 services: setup ## Install and start PostgreSQL 15, 16 and 18 and Kafka on loopback; quick when they run

@@ -128,12 +128,19 @@ class Kept:
         tables: That they read.
         steps: SQL by name.
         limits: Of the pipeline.
+        state: Of its state.
     """
 
     def __init__(
-        self, folder: Path, tables: Tables, steps: Mapping[str, str], limits: Mapping[str, float] | None = None
+        self,
+        folder: Path,
+        tables: Tables,
+        steps: Mapping[str, str],
+        limits: Mapping[str, float] | None = None,
+        state: Limits | None = None,
     ) -> None:
         self.tables = tables
+        self._state = state or Limits(state_bytes=64 << 30)
         schemas = dict(tables.schemas)
         made = []
         for name in order_steps(steps, list(schemas)):
@@ -176,7 +183,7 @@ class Kept:
             generation=self._generation,
             identity="kept",
             traces=self._views.traces,
-            limits=Limits(state_bytes=64 << 30),
+            limits=self._state,
         )
 
     def _shut(self) -> None:

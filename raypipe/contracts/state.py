@@ -146,6 +146,9 @@ class Trace(Protocol):
     def append(self, rows: pa.Table) -> None:
         """Adds rows with their weights; what reads the trace afterwards sees them.
 
+        Many rows may still be on their way to the disk when it returns; a failure of the disk is then raised by
+        whatever reads the trace, or by the commit.
+
         Raises:
             SchemaMismatch: a column is missing, or does not fit the trace's type.
             LimitExceeded: the state would outgrow its bound.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ from raypipe.errors import LimitExceeded
 
 # Plans that a sandbox keeps: more than a pipeline has operators; each takes some ten kilobytes.
 _MOST_PREPARED = 1024
+_FEW_ROWS = 20_000
+warnings.filterwarnings("ignore", "Arrow output on a DB-API result makes an extra copy", UserWarning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +88,14 @@ class Sandbox:
             LimitExceeded: it took too long or too much memory.
             duckdb.Error: anything else; its message may hold values of rows.
         """
+        with self._bounded():
+            return self._connection.sql(sql).to_arrow_table()
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
         self._begin()
         try:
-            return self._connection.sql(sql).to_arrow_table()
+            yield
         except duckdb.InterruptException as error:
             raise LimitExceeded(
                 f"A statement was stopped after {self._bounds.statement_s:g} s.", seconds=self._bounds.statement_s
@@ -114,7 +123,7 @@ class Sandbox:
         known = self._prepared.pop(sql, None)
         if known is not None and known.fits(shapes):
             self._prepared[sql] = known  # last again: the one that was not used for longest goes first
-            return self.query(f"EXECUTE {known.name}")
+            return self._executed(known.name, inputs)
         if known is None and len(self._prepared) >= _MOST_PREPARED:
             known = self._prepared.pop(next(iter(self._prepared)))
         if known is not None:
@@ -127,7 +136,14 @@ class Sandbox:
         finally:
             self._end()
         self._prepared[sql] = made
-        return self.query(f"EXECUTE {made.name}")
+        return self._executed(made.name, inputs)
+
+    def _executed(self, name: str, inputs: Mapping[str, pa.Table]) -> pa.Table:
+        if sum(rows.num_rows for rows in inputs.values()) > _FEW_ROWS:
+            return self.query(f"EXECUTE {name}")
+        # Copies what comes out, which for few rows takes less than describing a statement before it is run.
+        with self._bounded():
+            return self._connection.execute(f"EXECUTE {name}").to_arrow_table()
 
     def ask(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Runs a statement about SQL or the catalogue, never about data.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,12 +22,14 @@ from raypipe.state.order import plain_schema
 from raypipe.state.reading import merged
 from raypipe.state.recovery import fenced, recover
 from raypipe.state.run import Run
-from raypipe.state.upkeep import Upkeep
+from raypipe.state.spilling import Spilling
+from raypipe.state.upkeep import Upkeep, foldable
 from raypipe.state.work import OpenTrace, OpenWork
 from raypipe.state.writing import RunFile, blocks_of
 
 # Who claims a folder while others do so too tries again; each try that fails means that another one succeeded.
 _CLAIMS = 16
+_PLACE_BYTES = 8
 
 # The versions that hold some rows, the name of their trace, and the rows as they are stored, in order.
 Part: TypeAlias = tuple[Collection[int], str, Iterator[pa.RecordBatch]]
@@ -55,6 +58,7 @@ class Store:
         self._broken = False
         self._closed = False
         self._upkeep = Upkeep(self, limits)
+        self._spilling = Spilling(lambda schema, rows, name: self._write_file(schema, [rows], name), self.release)
 
     @classmethod
     def open(
@@ -216,6 +220,7 @@ class Store:
         """See ``StateStore``."""
         with self._lock:
             self._closed = True
+        self._spilling.close()
         self._upkeep.close()
         with self._lock:
             self._held = Holding()
@@ -227,6 +232,14 @@ class Store:
         with self._lock:
             self._check_room(sum(run.bytes for run in runs))
         return self.write_run(schema, runs)
+
+    def spill_later(self, schema: TraceSchema, rows: pa.Table) -> Future[list[Run]]:
+        """See ``Ground``."""
+        with self._lock:
+            expected = rows.nbytes + _PLACE_BYTES * rows.num_rows
+            self._check_room(expected)
+            name = self._fresh_run(expected)
+        return self._spilling.later(schema, rows, name)
 
     def finish(self, work: OpenWork, version: int, note: str) -> None:
         """See ``Ground``."""
@@ -267,11 +280,15 @@ class Store:
         """
         return self._write_file(schema, merged(runs, schema, self.limits))
 
-    def _write_file(self, schema: TraceSchema, rows: Iterable[pa.RecordBatch]) -> Run:
+    def _fresh_run(self, expected_bytes: int = 0) -> str:
         with self._lock:
             self._check_open()
             name = self._folder.fresh("run")
-            self._pending[name] = 0
+            self._pending[name] = expected_bytes
+            return name
+
+    def _write_file(self, schema: TraceSchema, rows: Iterable[pa.RecordBatch], name: str = "") -> Run:
+        name = name or self._fresh_run()
         try:
             with RunFile(self._folder.path, name) as file:
                 entry = file.add(schema, blocks_of(rows, self.limits.block_bytes), name)
@@ -324,6 +341,10 @@ class Store:
             stored = base.runs.get(name, ()) if base is not None and not trace.cleared else trace.stored
             version.runs[name] = (*stored, *trace.spilled)
         added = {name: trace.added for name, trace in work.traces.items() if trace.added}
+        for name, own in added.items():
+            folded = foldable(version.runs[name], self.limits)
+            version.runs[name] = tuple(run for run in version.runs[name] if run not in folded)
+            added[name] = [*folded, *own]
         self._check_room(sum(run.bytes for own in added.values() for run in own))
         self._write_commit({**self._held.versions, number: version}, number, added)
         self._held.versions[number] = version

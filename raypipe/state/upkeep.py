@@ -15,6 +15,8 @@ from raypipe.state.run import Run
 
 # A merge of the largest block takes well under a second; whoever closes the store waits for the one at work.
 _CLOSES_WITHIN_S = 60.0
+# Written within a millisecond.
+_FOLDED_BYTES = 1 << 20
 
 
 class Merged(Protocol):
@@ -55,6 +57,15 @@ def choose(runs: Sequence[Run], limits: Limits) -> list[Run]:
         if sum(1 for other in others if sizes[other] == size) >= limits.tier:
             return [run for run in others if sizes[run] <= size]
     return []
+
+
+def foldable(runs: Sequence[Run], limits: Limits) -> list[Run]:
+    """Which runs a commit writes once more, together with its own: small ones, once a merge of them would be due.
+
+    So small epochs make no files but their commits, and leave nothing to merge.
+    """
+    small = [run for run in runs if _size(run.rows, limits) == 0 and run.bytes <= _FOLDED_BYTES]
+    return small if len(small) >= limits.tier - 1 else []
 
 
 def _size(rows: int, limits: Limits) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
@@ -28,6 +30,10 @@ class Ground(Protocol):
         """Writes rows that do not fit into memory."""
         ...
 
+    def spill_later(self, schema: TraceSchema, rows: pa.Table) -> Future[list[Run]]:
+        """Sorts rows and writes them, while the caller does something else; room for them is made at once."""
+        ...
+
     def release(self, name: str) -> None:
         """Says that a run is not needed any more unless some version names it."""
         ...
@@ -50,6 +56,7 @@ class OpenTrace:
         self.cleared = False
         self.spilled: list[Run] = []
         self.added: list[Run] = []
+        self._spilling: list[Future[list[Run]]] = []
         self._ground = ground
         self._input = pa.schema(
             [*plain_schema(schema.columns), pa.field("_raypipe_weight", pa.int64(), nullable=False)]
@@ -58,6 +65,7 @@ class OpenTrace:
     @property
     def runs(self) -> list[Run]:
         """All that it is made of."""
+        self.settle()
         return [*self.stored, *self.spilled, *self.added]
 
     @property
@@ -81,6 +89,7 @@ class OpenTrace:
 
     def clear(self) -> None:
         """See ``Trace``."""
+        self.settle()
         self.cleared, self.stored = True, ()
         for run in self.spilled:
             self._ground.release(run.name)
@@ -92,6 +101,12 @@ class OpenTrace:
         if fitted.column(len(self._input) - 1).null_count:
             raise InvariantBroken(f"Rows for the state of {self.schema.name} have no weight.", trace=self.schema.name)
         limits = self._ground.limits
+        if fitted.nbytes > limits.spill_bytes:
+            count = -(-fitted.nbytes // limits.spill_bytes)
+            length = -(-fitted.num_rows // count)
+            for begin in range(0, fitted.num_rows, length):
+                self._spilling.append(self._ground.spill_later(self.schema, fitted.slice(begin, length)))
+            return
         for piece in pieces(fitted, limits.spill_bytes):
             ordered = sort(piece, self.schema)
             if not ordered.num_rows:
@@ -104,6 +119,27 @@ class OpenTrace:
             if sum(run.bytes for run in self.added) >= limits.spill_bytes:
                 self.spilled.append(self._ground.spill(self.schema, self.added))
                 self.added = []
+
+    def settle(self) -> None:
+        """Waits until all large appends are written.
+
+        Raises:
+            Unavailable: the disk does not take it.
+        """
+        if not self._spilling:
+            return
+        spilling, self._spilling = self._spilling, []
+        wait(spilling)
+        failures = [error for each in spilling if (error := each.exception()) is not None]
+        self.spilled += [run for each in spilling if each.exception() is None for run in each.result()]
+        if failures:
+            raise failures[0]
+
+    def cancel(self) -> None:
+        """Drops large appends that nobody has begun to write, and waits for the others."""
+        self._spilling = [each for each in self._spilling if not each.cancel()]
+        with suppress(Exception):  # what is thrown away may as well have failed
+            self.settle()
 
     def _told(self, rows: pa.RecordBatch) -> pa.Table:
         return pa.Table.from_batches([rows.select(self._input.names)])
@@ -130,11 +166,15 @@ class OpenWork:
             raise InvariantBroken(
                 f"State version {version} cannot follow version {self.after}.", remedy="Please report this defect."
             )
+        for trace in self.traces.values():
+            trace.settle()
         self._ground.finish(self, version, note)
 
     def abort(self) -> None:
         """See ``Work``."""
         if not self.ended:
+            for trace in self.traces.values():
+                trace.cancel()
             self._ground.drop(self)
 
     def __enter__(self) -> OpenWork:

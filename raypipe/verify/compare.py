@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ from raypipe.verify.oracle import Oracle, quote
 from raypipe.verify.report import TableReport
 
 EXAMPLES = 5
-# How far apart floating point sums over the same values may be, relative to the larger.
+# How far apart floating point sums over the same values may be, relative to the larger: nine digits of a DOUBLE, and
+# what is left of them in narrower types.
 _TOLERANCE = 1e-9
+_NARROW = {32: 1e-6, 16: 1e-2}
 _HELD = quote("held rows")
 _PRESENT = ", ".join(str(int(op)) for op in Op if op.weight > 0)
 
@@ -26,7 +29,7 @@ def compare(
     rows: Iterable[pa.RecordBatch],
     *,
     columns: TableSchema,
-    rounded: Collection[str] = (),
+    rounded: Mapping[str, float] = MappingProxyType({}),
 ) -> TableReport:
     """Compares one sink table.
 
@@ -37,7 +40,8 @@ def compare(
         table: To compare.
         rows: It holds at the cut, of all shards.
         columns: The relation's schema.
-        rounded: Columns of floating point sums, whose last digits depend on the order of adding: nine must agree.
+        rounded: Columns of floating point sums, whose last digits depend on the order of adding, with how far apart
+            they may be, relative to the larger.
     """
     names = names_of(columns)
     _hold(oracle, expected, table, rows, names)
@@ -47,7 +51,7 @@ def compare(
     database.execute(f"CREATE OR REPLACE TEMP TABLE lacking AS ({wanted}) EXCEPT ALL ({held})")
     database.execute(f"CREATE OR REPLACE TEMP TABLE surplus AS ({held}) EXCEPT ALL ({wanted})")
     if rounded:
-        _pardon(oracle, [name for name in names if name not in rounded], list(rounded))
+        _pardon(oracle, [name for name in names if name not in rounded], rounded)
     key = key_of(columns)
     same = " AND ".join(f"l.{quote(k)} IS NOT DISTINCT FROM s.{quote(k)}" for k in key)
     both = f"SELECT l.* FROM lacking l SEMI JOIN surplus s ON {same}" if columns.key else "FROM lacking LIMIT 0"
@@ -65,14 +69,19 @@ def compare(
     )
 
 
-def _pardon(oracle: Oracle, exact: list[str], rounded: list[str]) -> None:
+def tolerance(column: pa.DataType) -> float:
+    """How far apart two floating point values may be, relative to the larger."""
+    return _NARROW.get(column.bit_width, _TOLERANCE)
+
+
+def _pardon(oracle: Oracle, exact: list[str], rounded: Mapping[str, float]) -> None:
     """Takes out of both sides the pairs of rows that differ in nothing but the last digits of some columns."""
     by = f"PARTITION BY {_list(exact)} " if exact else ""
-    numbered = f"SELECT *, row_number() OVER ({by}ORDER BY {_list(rounded)}) AS _raypipe_nth FROM"
+    numbered = f"SELECT *, row_number() OVER ({by}ORDER BY {_list(list(rounded))}) AS _raypipe_nth FROM"
     same = [f"l.{quote(name)} IS NOT DISTINCT FROM s.{quote(name)}" for name in [*exact, "_raypipe_nth"]]
     near = [
-        f"(l.{c} IS NOT DISTINCT FROM s.{c} OR abs(l.{c} - s.{c}) <= {_TOLERANCE} * greatest(abs(l.{c}), abs(s.{c})))"
-        for c in map(quote, rounded)
+        f"(l.{c} IS NOT DISTINCT FROM s.{c} OR abs(l.{c} - s.{c}) <= {most} * greatest(abs(l.{c}), abs(s.{c})))"
+        for c, most in ((quote(name), most) for name, most in rounded.items())
     ]
     on = " AND ".join([*same, *near])
     database = oracle.database

@@ -21,7 +21,7 @@ from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sources import open_instance
 from raypipe.steps import stateful_relations
 from raypipe.verify.at_work import Observer, a_run
-from raypipe.verify.compare import EXAMPLES, compare, key_of, names_of, with_values
+from raypipe.verify.compare import EXAMPLES, compare, key_of, names_of, tolerance, with_values
 from raypipe.verify.hold import LOOK_S, Hold
 from raypipe.verify.holders import held_at
 from raypipe.verify.oracle import Oracle
@@ -122,8 +122,9 @@ def _verify_sink(
             yield report
 
 
-def _rounded(plan: Plan, table: SinkTable) -> tuple[str, ...]:
-    """Columns of a stateful relation that are floating point."""
+def _rounded(plan: Plan, table: SinkTable) -> dict[str, float]:
+    """Columns of a stateful relation that are floating point, with how far apart their values may be."""
     if table.relation not in stateful_relations(plan):
-        return ()
-    return tuple(column.name for column in table.schema.columns if pa.types.is_floating(column.type))
+        return {}
+    columns = table.schema.columns
+    return {column.name: tolerance(column.type) for column in columns if pa.types.is_floating(column.type)}

@@ -40,6 +40,63 @@ def test_a_pipeline_runs_until_idle_is_verified_and_tells_its_status(shop: Shop,
     assert status["status"]["state"] == "stopped"
 
 
+def test_the_status_names_the_state_and_what_each_step_holds(shop: Shop, raypipe: Command) -> None:
+    shop.write(
+        (
+            "SELECT order_id, amount FROM paid_orders WHERE amount > 20",
+            "SELECT customer_id, count(*) AS n FROM paid_orders GROUP BY customer_id",
+        )
+    )
+    assert raypipe("run", "--local", "--until", "idle").code == Exit.OK
+    told = raypipe("status").out
+    assert "state  cut 1, " in told
+    assert f"in {shop.folder / 'shop.state'}" in told
+    assert "step   large_orders  1 trace  2 rows" in told
+    assert "input  paid_orders   1 trace  2 rows" in told
+    assert "kept by" not in told  # nobody does
+    (state,) = raypipe("status", "--json").json["status"]["stateful"]
+    assert state["cut"] == 1
+    assert state["steps"]["large_orders"]["rows"] == 2
+    assert 0 < state["bytes"] < state["limit"]
+
+
+def test_the_folder_of_the_state_may_be_named_by_the_environment(
+    shop: Shop, raypipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.write(
+        ("SELECT order_id, amount FROM paid_orders WHERE amount > 20", "SELECT count(*) AS n FROM paid_orders"),
+        ("pipeline: shop\n", "pipeline: shop\nstate: ${env:RAYPIPE_TEST_FOLDER}/remembered\n"),
+    )
+    refused = raypipe("check")
+    assert refused.code == Exit.USAGE
+    assert refused.err.startswith("pipeline.yaml:2:8  state  The environment variable RAYPIPE_TEST_FOLDER is not set")
+    monkeypatch.setenv("RAYPIPE_TEST_FOLDER", "elsewhere")
+    assert raypipe("run", "--local", "--until", "idle").code == Exit.OK
+    assert (shop.folder / "elsewhere" / "remembered").is_dir()
+
+
+def test_a_step_that_would_compute_too_many_rows_again_is_told_at_plan_time_and_ends_the_run(
+    shop: Shop, raypipe: Command
+) -> None:
+    shop.write(
+        ("SELECT order_id, amount FROM paid_orders WHERE amount > 20", "SELECT median(amount) AS m FROM shop.orders"),
+        ("sinks:\n", "limits: {step_rows: 1000}\nsinks:\n"),
+    )
+    assert "computed again from all rows at every change" in raypipe("plan").out
+    assert raypipe("run", "--local", "--until", "idle").code == Exit.OK
+    shop.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) "
+        "INSERT INTO orders SELECT i, 1, i, NULL, 'paid' FROM n"
+    )
+    assert raypipe("run", "--local", "--until", "idle").code == Exit.OK  # it had three rows to compute again
+    shop.execute("UPDATE orders SET amount = 0 WHERE order_id = 1")
+    ended = raypipe("run", "--local", "--until", "idle")
+    assert ended.code == Exit.FAILED
+    assert "must be computed from all of its 1,494 rows, and 1,000 are allowed" in ended.err
+    assert "raise limits.step_rows" in ended.err
+    assert warehouse(shop, "SELECT count(*) FROM large_orders") == [(1,)]
+
+
 def test_verify_finds_what_somebody_changed_in_a_sink(shop: Shop, raypipe: Command) -> None:
     raypipe("run", "--local", "--until", "idle")
     with duckdb.connect(str(shop.folder / "var" / "warehouse.duckdb")) as connection:

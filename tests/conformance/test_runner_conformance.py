@@ -7,7 +7,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import duckdb
 import pytest
@@ -288,6 +288,38 @@ def test_a_run_tells_where_it_stands(runner: Runner, shop: Shop) -> None:
     assert status.rows >= 330
     assert {sink.name: sink.lag_rows for sink in status.sinks} == {"warehouse": 0, "history.orders": 0}
     assert status.instances[0].position is not None
+    held = {sink.cut for sink in status.sinks if sink.name == "warehouse"}
+    for report in status.stateful:
+        assert {report.cut} == held
+        assert report.actor.startswith(f"{shop.name}/") == (runner is on_ray)
+        assert report.folder.startswith(str(shop.folder))
+        assert "totals" in report.steps
+        assert report.inputs.keys() >= {"paid", "shop.refunds"}
+        assert 0 < report.total.bytes <= report.bytes <= report.limit
+    assert status.stateful
+    assert Status.from_json(status.to_json()) == status
+
+
+def test_a_run_at_work_is_verified_while_its_tables_change(runner: Runner, shop: Shop) -> None:
+    shop.fill(300)
+    stop, begun = Event(), Event()
+    run = Thread(
+        target=lambda: runner(
+            shop.plan(), until="forever", stop=stop, observer=lambda status: begun.set() if status.epochs else None
+        )
+    )
+    run.start()
+    try:
+        assert begun.wait(60)
+        for round_ in range(2):
+            shop.change()
+            shop.fill(20, start=10_000 * (round_ + 1))
+            report = verify(shop.plan())
+            assert report.ok, report.to_json()
+        assert run.is_alive()
+    finally:
+        stop.set()
+        run.join()
 
 
 @pytest.mark.ray

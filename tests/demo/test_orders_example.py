@@ -91,7 +91,13 @@ def test_the_example_runs_with_the_two_commands_of_its_readme_and_verifies(examp
         run(*(sys.executable, "-m", "raypipe", "run", str(example / "pipeline.yaml"), "--local", "--until", "idle"))
     report = json.loads(raypipe(example, "verify", "--json"))
     assert report["ok"] is True
-    assert {table["table"] for table in report["tables"]} == {"orders", "paid_orders", "orders_history", "events"}
+    assert {table["table"] for table in report["tables"]} == {
+        "orders",
+        "paid_orders",
+        "customers",
+        "orders_history",
+        "events",
+    }
     assert all(table["rows"] for table in report["tables"])
 
 

@@ -26,7 +26,7 @@ from raypipe.plan.views.model import (
     Union,
     leaf_names,
 )
-from raypipe.plan.views.sums import Slots, adding, results_of
+from raypipe.plan.views.sums import Slots, adding, beginning, results_of
 from raypipe.plan.views.trees import Unsplit
 
 Unique = tuple[frozenset[str], ...]
@@ -221,8 +221,10 @@ class Graph:
         self._sandbox.register(before, fields.empty_table())
         expressions = [f"t.{quote(name)}" for name in key]
         sql = adding(f"{from_} AS t", quote(before), f"{quote(rest)} AS t", expressions, slots.all, typed)
+        first = beginning(f"{from_} AS t", expressions, slots.all, typed)
         try:
             self._sandbox.ask(f"DESCRIBE {sql}")
+            self._sandbox.ask(f"DESCRIBE {first}")
         except duckdb.Error:
             return None
         self.operators.append(
@@ -234,6 +236,7 @@ class Graph:
                     name=f"{out}.sums", columns=fields, types=tuple(each.partition(" ")[2] for each in columns)
                 ),
                 sql=sql,
+                first=first,
                 whole=results_of(quote(before), made.columns.names, len(key), typed),
                 extremes=bool(slots.extremes),
             )

@@ -217,6 +217,7 @@ class Algebraic:
         key: Columns of the input; empty for one group of all, which is always there.
         sums: What is remembered of each group, by ``k0`` …; see ``plan.views.sums``.
         sql: Over ``leaf_names(out, 3)``: changes, remembered groups, rows of groups that lost an extreme.
+        first: Over the first of them: all rows, each once, when nothing is remembered.
         whole: Over the second of them: what the groups are.
         extremes: Whether it must find the rows of a group.
     """
@@ -226,6 +227,7 @@ class Algebraic:
     key: tuple[str, ...]
     sums: Relation
     sql: str
+    first: str
     whole: str
     extremes: bool
 

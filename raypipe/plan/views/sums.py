@@ -31,12 +31,14 @@ class Slot:
     Attributes:
         name: Of the column.
         value: Of a changed row: what it adds to a sum, or the value that an extreme may take.
+        whole: The aggregate of all rows of a group, each of which counts once.
         type: DuckDB's, of the column.
         extreme: ``min``, ``max`` or empty for a sum.
     """
 
     name: str
     value: str
+    whole: str
     type: str
     extreme: str = ""
 
@@ -86,7 +88,7 @@ class Slots:
         if not conditions:
             return "{n}"
         met = " AND ".join(f"({each})" for each in conditions)
-        return self._slot(f"CASE WHEN {met} THEN t.{WEIGHT} ELSE 0 END", "BIGINT")
+        return self._slot(f"CASE WHEN {met} THEN t.{WEIGHT} ELSE 0 END", f"count(*) FILTER ({met})", "BIGINT")
 
     def _sum(self, value: str, where: str, *, mean: bool) -> str | None:
         type_ = self._type_of(value)
@@ -98,7 +100,8 @@ class Slots:
             return None
         conditions = [f"({value}) IS NOT NULL", *([where] if where else [])]
         met = " AND ".join(f"({each})" for each in conditions)
-        total = self._slot(f"CASE WHEN {met} THEN {weighted} ELSE 0 END", kept)
+        whole = f"coalesce(sum({value}){f' FILTER ({where})' if where else ''}, 0)"
+        total = self._slot(f"CASE WHEN {met} THEN {weighted} ELSE 0 END", whole, kept)
         count = self._count(conditions)
         made = f"{total}::DOUBLE / {count}" if mean else total
         return f"CASE WHEN {count} > 0 THEN {made} END"
@@ -107,12 +110,13 @@ class Slots:
         type_ = self._type_of(value)
         if type_ not in _ORDERED and type_ not in _WHOLE and not type_.startswith("DECIMAL("):
             return None
-        return self._slot(f"CASE WHEN {where} THEN {value} END" if where else value, type_, extreme)
+        value = f"CASE WHEN {where} THEN {value} END" if where else value
+        return self._slot(value, f"{extreme}({value})", type_, extreme)
 
-    def _slot(self, value: str, type_: str, extreme: str = "") -> str:
+    def _slot(self, value: str, whole: str, type_: str, extreme: str = "") -> str:
         key = (value, extreme)
         if key not in self._found:
-            self._found[key] = Slot(f"{'x' if extreme else 's'}{len(self._found)}", value, type_, extreme)
+            self._found[key] = Slot(f"{'x' if extreme else 's'}{len(self._found)}", value, whole, type_, extreme)
         return f"{{{self._found[key].name}}}"
 
 
@@ -196,6 +200,26 @@ def adding(
         f" groups AS (SELECT {', '.join(afterwards)} FROM totals),"
         f" shown AS (SELECT {', '.join(shown)} FROM groups WHERE {differ}) SELECT *, {told} AS told FROM shown"
     )
+
+
+def beginning(rows: str, keys: Sequence[str], slots: Sequence[Slot], results: Sequence[tuple[str, str]]) -> str:
+    """The statement that makes groups of all rows, where nothing is remembered: what ``adding`` says of afterwards.
+
+    Args:
+        rows: FROM item, called ``t``; each counts once.
+        keys: See ``adding``.
+        slots: Likewise.
+        results: Likewise.
+    """
+    names = [f"k{place}" for place in range(len(keys))]
+    totals = [f"{key} AS {name}" for key, name in zip(keys, names, strict=True)]
+    totals += ["count(*) AS n", *(f"CAST({slot.whole} AS {slot.type}) AS {slot.name}" for slot in slots)]
+    remembered = ["n", *(slot.name for slot in slots)]
+    same = _Same()
+    made = (f"CAST({result.format_map(same)} AS {type_}) AS o{place}" for place, (result, type_) in enumerate(results))
+    # By number: a column of the rows may be called like one of ours.
+    grouped = f" GROUP BY {', '.join(str(place + 1) for place in range(len(keys)))}" if keys else ""
+    return f"WITH totals AS ({_select(totals, rows)}{grouped}) {_select([*names, *remembered, *made], 'totals')}"
 
 
 def results_of(remembered: str, outs: Sequence[str], keys: int, results: Sequence[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
 from raypipe.errors import InvariantBroken
@@ -17,6 +18,8 @@ from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
 
 _ROW = "_raypipe_row"
+# Looking so few keys up costs less than finding out which of them are there twice.
+_FEW_KEYS = 4096
 
 
 class Multiset:
@@ -34,7 +37,7 @@ class Multiset:
         filled = [part for part in parts if part.num_rows]
         if not filled:
             return empty(columns)
-        rows = pa.concat_tables([part.cast(weighted(columns)) for part in filled])
+        rows = pa.concat_tables([fitted(part, weighted(columns)) for part in filled])
         if rows.num_rows == 1:
             return rows
         if told_by_bytes(columns):
@@ -46,6 +49,12 @@ class Multiset:
             {"_raypipe_rows": rows},
         )
         return total.cast(weighted(columns))
+
+    def there(self, rows: pa.Table) -> pa.Table:
+        """The same rows, added up if some go."""
+        if all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks):
+            return rows
+        return self.total(pa.schema(list(rows.schema)[:-1]), [rows])
 
     def last(self, rows: pa.Table, names: Sequence[str]) -> np.ndarray:
         """Where the last row of each key is, ascending."""
@@ -60,17 +69,52 @@ class Multiset:
         return places
 
     def keys(self, parts: Iterable[tuple[pa.Table, Sequence[str]]]) -> pa.Table:
-        """The different keys of some rows, in columns ``k0``, ``k1`` …"""
+        """The keys of some rows, in columns ``k0``, ``k1`` …; each once if there are many."""
         tables = [
             rows.select(list(names)).rename_columns([f"k{place}" for place in range(len(names))])
             for rows, names in parts
             if rows.num_rows
         ]
         together = pa.concat_tables(tables)
+        if together.num_rows <= _FEW_KEYS:
+            return together
         if told_by_bytes(together.schema):
             return together.group_by(together.column_names, use_threads=False).aggregate([])
         found = self._sandbox.run("SELECT DISTINCT * FROM _raypipe_keys", {"_raypipe_keys": together})
         return found.cast(together.schema)
+
+
+def counts_once(rows: pa.Table) -> bool:
+    """Whether every row has the weight 1."""
+    return all((chunk.to_numpy() == 1).all() for chunk in rows.column(WEIGHT).chunks)
+
+
+def ascends(rows: pa.Table, names: Sequence[str]) -> bool:
+    """Whether each row's values in these columns are above those of the row before: then no two rows have the same.
+
+    False also where NULL is among them, or Arrow's order may not be that of equality.
+    """
+    columns = rows.select(list(names))
+    if not told_by_bytes(columns.schema):
+        return False
+    last: pa.RecordBatch | None = None
+    for batch in filter(len, columns.to_batches()):
+        if any(column.null_count for column in batch.columns):
+            return False
+        if last is not None and not _all_below(last, batch.slice(0, 1)):
+            return False
+        if not _all_below(batch.slice(0, batch.num_rows - 1), batch.slice(1)):
+            return False
+        last = batch.slice(batch.num_rows - 1)
+    return True
+
+
+def _all_below(lower: pa.RecordBatch, higher: pa.RecordBatch) -> bool:
+    *others, (low, high) = zip(lower.columns, higher.columns, strict=True)
+    below = pc.less(low, high)
+    for low, high in reversed(others):
+        below = pc.or_(pc.less(low, high), pc.and_(pc.equal(low, high), below))
+    return bool(pc.all(below, min_count=0).as_py())
 
 
 def told_by_bytes(columns: pa.Schema) -> bool:
@@ -99,6 +143,15 @@ def _grouped(rows: pa.Table, columns: pa.Schema) -> pa.Table:
     made = made.select(columns.names).append_column(WEIGHT_FIELD, weights)
     present = weights.to_numpy() != 0
     return made if present.all() else made.filter(pa.array(present))
+
+
+def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows in the types of a schema; casting takes a while for every column, even one that has its type already."""
+    if rows.schema.equals(schema):
+        return rows
+    if rows.schema.types == schema.types and rows.schema.names == schema.names:
+        return pa.Table.from_arrays(rows.columns, schema=schema)
+    return rows.cast(schema)
 
 
 def weighted(columns: pa.Schema) -> pa.Schema:
@@ -134,10 +187,10 @@ def expanded(rows: pa.Table, relation: str) -> pa.Table:
     Raises:
         InvariantBroken: a row is there less than not at all.
     """
-    weights = rows.column(WEIGHT).to_numpy()
     bare = rows.drop_columns([WEIGHT])
-    if (weights == 1).all():
+    if counts_once(rows):
         return bare
+    weights = rows.column(WEIGHT).to_numpy()
     if (weights < 0).any():
         raise InvariantBroken(f"Relation {relation} lost a row that it never had.", relation=relation)
     return bare.take(pa.array(np.repeat(np.arange(len(weights)), weights)))

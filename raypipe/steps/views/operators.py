@@ -18,11 +18,23 @@ from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
 from raypipe.plan.views.clocks import clock_row
 from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Relation, leaf_names
-from raypipe.steps.views.multiset import Multiset, empty, expanded, given, negated, scanned, weighted
+from raypipe.steps.views.multiset import (
+    Multiset,
+    counts_once,
+    empty,
+    expanded,
+    fitted,
+    given,
+    negated,
+    scanned,
+    weighted,
+)
 
 # So many slices of time are looked up however few rows there are; it takes a millisecond. Where a bound passes more
 # slices than there are rows, all rows are looked at instead.
 FEW_SLICES = 1000
+# Into so many parts a fragment is divided, one after the other, until its memory suffices.
+_PARTS = (4, 16, 64)
 # Finds the trace of a relation by a key.
 Traces = Callable[[str, tuple[str, ...]], Trace]
 
@@ -98,10 +110,13 @@ class Operators:
 
         Args:
             plan: Of the operator.
-            changes: Of each input, added up.
+            changes: Of each input, added up unless it is the first time.
             traces: As they stood before the epoch.
             held: All rows of inputs whose trace lies elsewhere, by relation.
-            first: It has never run: what it makes of nothing counts, too.
+            first: It has never run: what it makes of nothing counts, too. Its traces are empty.
+
+        Returns:
+            Changes of its relation, added up unless it is the first time.
         """
         if not first and not any(rows.num_rows for rows in changes):
             return empty(plan.out.columns)
@@ -121,14 +136,18 @@ class Operators:
                 before = self.everything(plan, traces(read.relation, read.key or ()))
             else:
                 before = traces(read.relation, read.key).probe(keys.rename_columns(list(read.key)))
-            after = self.multiset.total(pa.schema(list(rows.schema)[:-1]), [before, rows]) if rows.num_rows else before
+            after = before
+            if rows.num_rows:
+                columns = pa.schema(list(rows.schema)[:-1])
+                after = self.multiset.total(columns, [before, rows]) if before.num_rows else rows
             inputs.append(expanded(after, read.relation))
         self._check_recomputed(plan, sum(rows.num_rows for rows in inputs))
         out = traces(plan.out.name, plan.key)
         made_before = self.everything(plan, out) if keys is None else out.probe(keys.rename_columns(list(plan.key)))
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
-        made = self._sandbox.run(plan.sql, leaves).cast(plan.out.columns)
-        return self.multiset.total(plan.out.columns, [given(made, 1), negated(made_before)])
+        fragment = self._in_parts(plan.sql, leaves, [read.key or () for read in plan.reads])
+        made = given(fitted(fragment, plan.out.columns), 1)
+        return made if first else self.multiset.total(plan.out.columns, [made, negated(made_before)])
 
     def algebraic(
         self, plan: Algebraic, changes: pa.Table, traces: Traces, *, first: bool
@@ -137,7 +156,7 @@ class Operators:
 
         Args:
             plan: Of the operator.
-            changes: Of its input; added up if it has extremes.
+            changes: Of its input; added up if it has extremes, unless it is the first time.
             traces: As they stood before the epoch.
             first: It has never run.
 
@@ -146,6 +165,8 @@ class Operators:
         """
         if not changes.num_rows and not (first and not plan.key):
             return empty(plan.out.columns), empty(plan.sums.columns)
+        if first and counts_once(changes):
+            return self._begun(plan, changes)
         sums = traces(plan.sums.name, plan.sums_key)
         if first:
             before = empty(plan.sums.columns)
@@ -176,6 +197,13 @@ class Operators:
         self._sandbox.register(leaf_names(plan.out.name, 3)[1], sums)
         return given(self._sandbox.query(plan.whole).cast(plan.out.columns), 1)
 
+    def _begun(self, plan: Algebraic, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+        made = self._in_parts(plan.first, {leaf_names(plan.out.name, 3)[0]: rows}, [plan.key])
+        keys = list(plan.sums_key)
+        results = [f"o{place}" for place in range(len(plan.out.columns) - len(keys))]
+        groups = made.select([*keys, *results]).rename_columns(plan.out.columns.names).cast(plan.out.columns)
+        return given(groups, 1), given(made.select(plan.sums.columns.names).cast(plan.sums.columns), 1)
+
     def _added(self, plan: Algebraic, changes: pa.Table, before: pa.Table, rest: pa.Table) -> pa.Table:
         leaves = zip(leaf_names(plan.out.name, 3), (changes, before, rest), strict=True)
         return self._sandbox.run(plan.sql, dict(leaves))
@@ -203,7 +231,7 @@ class Operators:
         """Rows as they are, coming, and as they were, going."""
         columns = relation.columns
         now, then = (
-            made.filter(pa.array(there)).select(chosen).rename_columns(columns.names).cast(columns)
+            fitted(made.filter(pa.array(there)).select(chosen).rename_columns(columns.names), columns)
             for there, chosen in zip((came, was), names, strict=True)
         )
         return pa.concat_tables([negated(given(then, 1)), given(now, 1)])
@@ -224,7 +252,7 @@ class Operators:
         if not other_key:
             return scanned(trace)
         found = trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
-        return found.cast(weighted(trace.schema.columns))
+        return fitted(found, weighted(trace.schema.columns))
 
     def everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
         """All rows of a trace.
@@ -252,6 +280,41 @@ class Operators:
                 rows=rows,
             )
 
+    def _in_parts(self, sql: str, leaves: Mapping[str, pa.Table], keys: Sequence[Sequence[str]]) -> pa.Table:
+        """Runs a fragment whose rows of one key depend on no other key: over some keys at a time if memory is short.
+
+        Args:
+            sql: Of the fragment.
+            leaves: What it reads.
+            keys: Columns of each leaf that hold the key.
+        """
+        try:
+            return self._sandbox.run(sql, leaves)
+        except LimitExceeded as error:
+            if "bytes" not in error.fields or not all(keys):
+                raise
+            failed = error
+        numbers = [self._numbered(rows, key) for rows, key in zip(leaves.values(), keys, strict=True)]
+        for count in _PARTS:
+            try:
+                made = []
+                for number in range(count):
+                    masks = (pa.array(each % count == number) for each in numbers)
+                    parts = {name: rows.filter(mask) for (name, rows), mask in zip(leaves.items(), masks, strict=True)}
+                    made.append(self._sandbox.run(sql, parts))
+                return pa.concat_tables(made)
+            except LimitExceeded as error:
+                failed = error
+        raise failed
+
+    def _numbered(self, rows: pa.Table, key: Sequence[str]) -> np.ndarray:
+        """For each row a number, the same for equal keys."""
+        self._sandbox.register("_raypipe_keys", rows.select(list(key)))
+        names = ", ".join(quote(name) for name in key)
+        sql = f"SELECT CAST(hash({names}) % {_PARTS[-1]} AS UTINYINT) AS number FROM _raypipe_keys"
+        numbers: np.ndarray = self._sandbox.query(sql).column("number").to_numpy()
+        return numbers
+
     def _weighted(self, plan: Linear | Bilinear, inputs: Sequence[pa.Table]) -> pa.Table:
         leaves = dict(zip(leaf_names(plan.out.name, len(inputs)), inputs, strict=True))
-        return self._sandbox.run(plan.sql, leaves).cast(weighted(plan.out.columns))
+        return fitted(self._sandbox.run(plan.sql, leaves), weighted(plan.out.columns))

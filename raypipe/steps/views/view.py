@@ -13,7 +13,7 @@ from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import scanned, weighted
+from raypipe.steps.views.multiset import fitted, scanned, weighted
 from raypipe.steps.views.operators import Operators, Traces
 
 MOST_ROWS = 5_000_000
@@ -48,7 +48,8 @@ class View:
             exchange: With the other shards, whose changes are theirs.
 
         Returns:
-            Changes of the view, weighted, each different row once, no weight 0; all of them at the first shard.
+            Changes of the view, weighted, no weight 0; each different row once unless it is the first time, when all of
+            them come. All of them at the first shard.
 
         Raises:
             SqlError: its SQL fails on the rows.
@@ -109,8 +110,12 @@ class View:
         made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
         arrived: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
+        if first:
+            changes = {name: self._operators.multiset.there(rows) for name, rows in changes.items()}
         makers = {operator.out.name: operator for operator in self.plan.operators}
         columns = {name: operator.out.columns for name, operator in makers.items()}
+        # The first time all rows come and nothing goes: rows of which no two are equal are added up as they are.
+        apart = {name for name, operator in makers.items() if first and operator.out.unique}
 
         def traces(relation: str, key: tuple[str, ...]) -> Trace:
             return work.trace(self.plan.trace_name(relation, key))
@@ -120,7 +125,9 @@ class View:
                 operator = makers.get(relation)
                 # Under other names different rows are still different.
                 renamed = isinstance(operator, Linear) and set(columns[operator.input].names) <= set(operator.renames)
-                if isinstance(operator, Linear) and renamed:
+                if relation in apart:
+                    added[relation] = made[relation]
+                elif isinstance(operator, Linear) and renamed:
                     added[relation] = self._operators.linear(operator, total(operator.input))
                 else:
                     added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
@@ -135,6 +142,12 @@ class View:
                 arrived[relation, key] = self._operators.multiset.total(columns[relation], [rows])
             return arrived[relation, key]
 
+        # What only comes need not be added up for an operator that looks at single rows, nor for a trace.
+        loose = first and exchange.shards == 1
+
+        def taken(relation: str, key: tuple[str, ...]) -> pa.Table:
+            return made[relation] if loose and relation in made else here(relation, key)
+
         remembered: dict[tuple[str, tuple[str, ...]], None] = {}
         for operator in self.plan.operators:
             name = operator.out.name
@@ -146,7 +159,7 @@ class View:
                 made[name] = self._operators.bilinear(operator, left, right, traces, bound)
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Algebraic):
-                rows = here(operator.input, operator.key) if operator.extremes else made[operator.input]
+                rows = taken(operator.input, operator.key) if operator.extremes else made[operator.input]
                 if not operator.extremes:
                     rows = exchange.by_key(rows, self._trace(operator.input, operator.key))
                 begins = first and (exchange.shard == 0 or bool(operator.key))
@@ -155,13 +168,16 @@ class View:
                 added[operator.sums.name] = arrived[operator.sums.name, operator.sums_key] = sums
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Keyed):
-                inputs = [here(read.relation, read.key or ()) for read in operator.reads]
+                inputs = [taken(read.relation, read.key or ()) for read in operator.reads]
                 begins = first and (exchange.shard == 0 or bool(operator.key))
                 held: dict[str, pa.Table] = {}
                 if exchange.shards > 1 and not operator.constant and any(read.key is None for read in operator.reads):
                     inputs, held = self._everywhere(operator, inputs, traces, exchange)
-                result = self._operators.keyed(operator, inputs, traces, held, first=begins)
-                added[name] = made[name] = arrived[name, operator.key] = result
+                made[name] = result = self._operators.keyed(operator, inputs, traces, held, first=begins)
+                if not loose:
+                    added[name] = arrived[name, operator.key] = (
+                        self._operators.multiset.total(columns[name], [result]) if first else result
+                    )
                 remembered.update(dict.fromkeys(operator.traces))
             elif isinstance(operator, Clock):
                 clock = self._operators.clock(operator, at, traces(name, ()))
@@ -171,8 +187,9 @@ class View:
                 made[name] = self._stateless(operator, made, changes)
         # Only now: every operator has seen its traces as they stood before the epoch.
         for relation, key in remembered:
-            if here(relation, key).num_rows:
-                traces(relation, key).append(here(relation, key))
+            rows = taken(relation, key)
+            if rows.num_rows:
+                traces(relation, key).append(rows)
         return here(self.plan.operators[-1].out.name, ())
 
     def _everywhere(
@@ -209,9 +226,11 @@ class View:
         wanted = weighted(operator.out.columns)
         if isinstance(operator, Scan):
             rows = changes.get(operator.relation)
-            return wanted.empty_table() if rows is None else rows.select(wanted.names).cast(wanted)
+            return wanted.empty_table() if rows is None else fitted(rows.select(wanted.names), wanted)
         if isinstance(operator, Union):
-            return pa.concat_tables([made[each].rename_columns(wanted.names).cast(wanted) for each in operator.inputs])
+            return pa.concat_tables(
+                [fitted(made[each].rename_columns(wanted.names), wanted) for each in operator.inputs]
+            )
         rows = made[operator.input]
         return self._operators.linear(operator, rows) if rows.num_rows else wanted.empty_table()
 

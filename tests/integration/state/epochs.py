@@ -17,16 +17,17 @@ from raypipe.state import Limits, Remote, Store, checkpoint
 
 LAST = 24
 LIMITS = Limits(block_bytes=2_000, slice_bytes=1_000, spill_bytes=4_000, tier=2, small_rows=16, most_runs=8)
+MANY_AT, MANY = 4, 300  # so many at once are written before the commit, in threads
 BY_KEY = schema_of({"id": pa.int64(), "name": pa.string()}, ["name"], "by_name")
 ALL = schema_of({"name": pa.string(), "count": pa.int64()}, [], "all")
 TRACES = (BY_KEY, ALL)
 
 
 def changes(version: int) -> dict[str, list[tuple[Row, int]]]:
-    """What an epoch adds: inserts, and deletes of what earlier ones inserted; some keys are NULL."""
+    """What an epoch adds: inserts, sometimes many, and deletes of what earlier ones inserted; some keys are NULL."""
     chance = random.Random(version)
     rows: list[tuple[Row, int]] = []
-    for number in range(40):
+    for number in range(40 if version % MANY_AT else MANY):
         rows.append(((version * 100 + number, name_of(version * 100 + number)), 1))
         gone = chance.randrange(version * 100) if version else None
         if gone is not None and gone % 100 < 40 and chance.random() < 0.5:

@@ -13,6 +13,7 @@ from trace_model import Model, keys_of, schema_of, told, weighted
 from raypipe import faults
 from raypipe.errors import Fenced, InvariantBroken, LimitExceeded, SchemaMismatch, StateLost, Unavailable
 from raypipe.state import Limits, Store
+from raypipe.state.writing import RunFile
 
 PAIR = schema_of({"a": pa.int64(), "b": pa.string()}, ["a"])
 
@@ -230,6 +231,37 @@ def test_a_large_epoch_that_would_pass_the_bound_is_refused_while_it_spills(tmp_
     work.abort()
     add(store, None, 1)
     assert len(os.listdir(tmp_path)) == store.files <= 2
+
+
+def test_a_large_append_that_is_thrown_away_leaves_nothing(tmp_path: Path) -> None:
+    store = opened(tmp_path, limits=Limits(spill_bytes=5_000))
+    rows = weighted(PAIR, [((number, "x" * 20), 1) for number in range(3_000)])
+    with store.begin(None) as work:
+        work.trace("t").append(rows)
+        work.trace("t").append(rows)
+    add(store, None, 1)
+    assert len(os.listdir(tmp_path)) == store.files <= 2
+    assert store.begin(1).trace("t").count == 10
+
+
+def test_a_disk_that_fails_behind_a_large_append_fails_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, limits=Limits(spill_bytes=5_000))
+    add(store, None, 1)
+    with monkeypatch.context() as patch, store.begin(1) as work:
+        patch.setattr(RunFile, "finish", _disk_is_full)
+        work.trace("t").append(weighted(PAIR, [((number, "x" * 20), 1) for number in range(3_000)]))
+        with pytest.raises(Unavailable, match="full"):
+            work.commit(2)
+    assert store.versions() == (1,)
+    add(store, 1, 2)
+    assert store.versions() == (1, 2)
+    assert len(os.listdir(tmp_path)) == store.files
+
+
+def _disk_is_full(file: RunFile, end: bytes = b"") -> None:
+    raise Unavailable("The disk is full.")
 
 
 def test_deleted_rows_leave_the_disk(tmp_path: Path) -> None:

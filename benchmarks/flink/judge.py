@@ -57,16 +57,21 @@ class Judge:
         """
         types = dict(self._described(self.query.step))
         image = "STRUCT(" + ", ".join(f"c{place} {types[name]}" for place, name in enumerate(columns)) + ")"
-        files = [str(path) for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".crc")]
+        paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".crc")]
+        files = [str(path) for path in sorted(paths, key=_number)]
         if not files:
             return "there is none" if self._count() else ""
         lines = f"read_ndjson({files!r}, columns={{before: '{image}', after: '{image}', op: 'VARCHAR'}})"
         named = ", ".join(f"image.c{place} AS {name}" for place, name in enumerate(columns))
         # An update of Flink is two lines, each of them with one image.
-        return self._difference(
-            f"SELECT {named}, weight AS _weight FROM (SELECT coalesce(after, before) AS image,"
-            f" CASE op WHEN 'd' THEN -1 ELSE 1 END AS weight FROM {lines})"
+        told = (
+            f"SELECT {named}, weight AS _weight, line FROM (SELECT coalesce(after, before) AS image,"
+            f" CASE op WHEN 'd' THEN -1 ELSE 1 END AS weight, row_number() OVER () AS line FROM {lines})"
         )
+        if self.query.upserts:
+            newest = f"row_number() OVER (PARTITION BY {self.query.upserts} ORDER BY line DESC) = 1"
+            told = f"SELECT * FROM ({told}) QUALIFY {newest} AND _weight > 0"
+        return self._difference(told)
 
     def _difference(self, changes: str) -> str:
         types = self._described("FROM expected")
@@ -88,6 +93,12 @@ class Judge:
     def _count(self) -> int:
         counted = self.database.execute("SELECT count(*) FROM expected").fetchone()
         return int(counted[0]) if counted else 0
+
+
+def _number(path: Path) -> int:
+    """The place of a file among those of a task, the last part of its name."""
+    last = path.name.rpartition("-")[2]
+    return int(last) if last.isdecimal() else 0
 
 
 def _rows(table: str, path: Path) -> str:

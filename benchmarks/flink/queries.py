@@ -21,6 +21,7 @@ class Query:
             rows comes first) or only the step has them. Empty: all.
         goal: How many times Flink's rows per CPU-second, at least; one means ahead at all.
         events: Flink drives its windows by the time in the rows.
+        upserts: Column by which each row that Flink tells replaces the one before, which it does not take back.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Query:
     compared: tuple[str, ...] = ()
     goal: float = 1.0
     events: bool = False
+    upserts: str = ""
 
 
 def _tumble(table: str) -> str:
@@ -148,8 +150,8 @@ _OTHERS: Mapping[str, str] = {
         SELECT {_BID}, a.item, a.initial_bid, a.reserve, a.date_time AS opened_at, a.expires, a.seller, a.category
         FROM bid b JOIN auction a ON b.auction = a.id WHERE a.category = 10""",
     "q22": """
-        SELECT auction, bidder, price, channel, SPLIT_INDEX(url, '/', 3) AS dir1, SPLIT_INDEX(url, '/', 4) AS dir2,
-            SPLIT_INDEX(url, '/', 5) AS dir3
+        SELECT auction, bidder, price, channel, COALESCE(SPLIT_INDEX(url, '/', 3), '') AS dir1,
+            COALESCE(SPLIT_INDEX(url, '/', 4), '') AS dir2, COALESCE(SPLIT_INDEX(url, '/', 5), '') AS dir3
         FROM bid""",
 }
 _READ = {
@@ -178,6 +180,7 @@ def _nexmark(name: str, flink: str) -> Query:
         compared=_COMPARED.get(name, ()),
         goal=2.0 if name in _WINDOWED else 1.0,
         events=name in _WINDOWED or name == "q12",
+        upserts="id" if name == "q9" else "",
     )
 
 

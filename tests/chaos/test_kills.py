@@ -20,8 +20,8 @@ TABLES = 3 + 4 + 2
 RANDOM_KILLS = 30
 
 
-# Those of repairs and of the state have their own tests: this run repairs nothing, its steps remember nothing.
-PASSED = [point for point in faults.POINTS if not point.startswith(("repair.", "state.", "epoch.views."))]
+# Those of repairs and of the state, and of its shards, have their own tests: this run repairs nothing, its steps remember nothing.
+PASSED = [point for point in faults.POINTS if not point.startswith(("repair.", "state.", "shards.", "epoch.views."))]
 
 
 @pytest.mark.parametrize("point", PASSED)

@@ -20,7 +20,7 @@ TABLES = 3 + 4 + 2
 RANDOM_KILLS = 30
 
 
-# Those of repairs and of the state, and of its shards, have their own tests: this run repairs nothing, its steps remember nothing.
+# Those of repairs, of the state and of its shards have their own tests: here nothing is repaired or remembered.
 PASSED = [point for point in faults.POINTS if not point.startswith(("repair.", "state.", "shards.", "epoch.views."))]
 
 

@@ -38,7 +38,7 @@ def layouts(shop: Shop) -> set[str]:
 
 def test_the_run_that_shares_it_out_goes_on_and_loads_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.trade(30)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "raypipe"):
         run_local(shop.plan())
     assert "will be loaded again" not in caplog.text
     assert layouts(shop) == {"1"}
@@ -52,7 +52,7 @@ def test_a_run_killed_while_it_shares_out_leaves_all_of_it(
 ) -> None:
     shop.trade(30)
     assert shop.run(faults=f"{point}=kill@1").returncode == -signal.SIGKILL
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "raypipe"):
         run_local(shop.plan())
     assert "will be loaded again" not in caplog.text
     assert layouts(shop) == {"1"}
@@ -63,7 +63,7 @@ def test_a_layout_with_a_shard_missing_counts_as_lost(shop: Shop, caplog: pytest
     for file in (shop.folder / "views.state" / "3" / "1" / "traces").iterdir():
         file.unlink()
     shop.trade(30)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "raypipe"):
         run_local(shop.plan())
     assert "will be loaded again" in caplog.text
     proved(shop)

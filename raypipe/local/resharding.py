@@ -10,8 +10,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from raypipe import faults
@@ -27,7 +27,7 @@ Opening = Callable[[Path, int], Store]
 
 
 def arrange(folder: Path, shards: int, opening: Opening) -> None:
-    """Sees to it that the state lies in so many shards.
+    """Sees to it that there is a layout of so many shards, if there is any.
 
     Args:
         folder: Of the pipeline's state; may be missing.
@@ -38,15 +38,31 @@ def arrange(folder: Path, shards: int, opening: Opening) -> None:
         Fenced: a later run has it.
         Unavailable: the disk does not answer.
     """
-    try:
-        there = [
-            found for path in (folder.iterdir() if folder.exists() else ()) if (found := _LAYOUT.fullmatch(path.name))
-        ]
-        whole = sorted(int(found[1]) for found in there if not found[2])
-        _remove(folder / found[0] for found in there if found[2])
+    with _told(folder, shards):
+        whole = [int(found[1]) for found in _layouts(folder) if not found[2]]
         if whole and shards not in whole:
             _share_out(folder, whole, shards, opening)
-        _remove(folder / str(number) for number in whole if number != shards)
+
+
+def discard_others(folder: Path, shards: int) -> None:
+    """Removes every other layout, and what was not finished. Only for who has opened this one: an older run has not.
+
+    Raises:
+        Unavailable: the disk does not answer.
+    """
+    with _told(folder, shards):
+        _remove(folder / found[0] for found in _layouts(folder) if found[0] != str(shards))
+
+
+def _layouts(folder: Path) -> list[re.Match[str]]:
+    paths = list(folder.iterdir()) if folder.exists() else []
+    return [found for path in paths if (found := _LAYOUT.fullmatch(path.name))]
+
+
+@contextmanager
+def _told(folder: Path, shards: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise Unavailable(
             f"The state in {folder} cannot be shared out to {shards} shards ({type(error).__name__}).",
@@ -69,6 +85,7 @@ def _share_out(folder: Path, whole: list[int], shards: int, opening: Opening) ->
         if not common[newest]:
             return
         partial = folder / f"{shards}{_PARTIAL}"
+        _remove([partial] if partial.exists() else [])
         try:
             for shard in range(shards):
                 with closing(opening(partial / str(shard), shards)) as into:

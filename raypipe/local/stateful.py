@@ -20,7 +20,7 @@ from raypipe.errors import InvariantBroken, OutcomeUnknown, StateLost, Unavailab
 from raypipe.local.demand import Demand
 from raypipe.local.entered import enter, entered
 from raypipe.local.inline import Executor
-from raypipe.local.resharding import arrange
+from raypipe.local.resharding import arrange, discard_others
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.state import Limits, Store
@@ -93,6 +93,8 @@ class Stateful:
             if self._shard == 0:
                 arrange(self._folder, self._shards, partial(self._open, generation))
             self._store = self._open(generation, self._folder / str(self._shards) / str(self._shard), self._shards)
+            if self._shard == 0:
+                discard_others(self._folder, self._shards)
         return self._store.lineage
 
     def _open(self, generation: int, folder: Path, shards: int) -> Store:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from raypipe.contracts import StateReport
@@ -52,7 +53,7 @@ class Office:
         Raises:
             RaypipeError: what one of them raised.
         """
-        return settled([self.submit(shard, lambda shard=shard: work(shard)) for shard in range(len(self._threads))])  # type: ignore[misc]
+        return settled([self.submit(shard, partial(work, shard)) for shard in range(len(self._threads))])
 
     def swap(self, shard: int, parcels: Sequence[Any]) -> list[Any]:
         """See ``Post``."""
@@ -170,9 +171,7 @@ class _Together:
         """See ``StateEpoch``."""
         office = self._office
         self._others = [
-            office.submit(shard, lambda epoch=epoch: self._drained(epoch))  # type: ignore[misc]
-            for shard, epoch in enumerate(self._epochs)
-            if shard
+            office.submit(shard, partial(self._drained, epoch)) for shard, epoch in enumerate(self._epochs) if shard
         ]
         made = self._epochs[0].finish()
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from shop_of_views import Shop
 from test_stateful_pipelines import proved
 
+from raypipe.errors import Fenced
 from raypipe.local.demand import Demand
 from raypipe.local.run import run_local
 from raypipe.local.stateful import Stateful
@@ -67,3 +69,16 @@ def test_a_layout_with_a_shard_missing_counts_as_lost(shop: Shop, caplog: pytest
         run_local(shop.plan())
     assert "will be loaded again" in caplog.text
     proved(shop)
+
+
+def test_an_older_run_that_wakes_removes_nothing_of_its_successor(shop: Shop) -> None:
+    run_local(shop.plan())
+    plan, folder = shop.plan(), shop.folder / "views.state"
+    with closing(open_log(plan.log, pipeline=plan.pipeline)) as log:
+        older, newer = (log.claim(plan.pipeline).generation for _ in range(2))
+        with closing(Stateful(plan, Demand.of(plan), log.identity)) as successor:
+            successor.open(newer)
+        shutil.copytree(folder / "1", folder / "2")  # as if it was about to go on in two shards
+        with closing(Stateful(plan, Demand.of(plan), log.identity)) as woken, pytest.raises(Fenced):
+            woken.open(older)
+    assert layouts(shop) == {"1", "2"}

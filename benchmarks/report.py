@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from benchmarks.harness import Report
 
+_HOLDS: Mapping[object, str] = {True: "yes", False: "MISSED"}
 HEAD = ("name", "value", "unit", "limit", "ratio", "goal", "holds")
 
 
@@ -31,7 +32,7 @@ def cells(result: Mapping[str, object]) -> tuple[str, ...]:
         _number(result["limit"]),
         _number(result["ratio"]),
         str(result["goal"] or ""),
-        {True: "yes", False: "MISSED"}.get(result["holds"], ""),  # type: ignore[call-overload]
+        _HOLDS.get(result["holds"], ""),
     )
 
 

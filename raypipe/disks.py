@@ -1,4 +1,4 @@
-"""Why a file cannot be written, asked of its file system: a database often says no more than that it failed."""
+"""What is asked of a file system itself: why a file cannot be written, and that names in a folder are durable."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def hindrance(path: str | Path) -> Hindrance | None:
     if found.f_flag & os.ST_RDONLY:
         return Hindrance.READ_ONLY
     return Hindrance.FULL if found.f_bavail * found.f_frsize < ROOM_BYTES else None
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable: files that were made, renamed or removed.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

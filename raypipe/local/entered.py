@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from raypipe.disks import sync_folder
 from raypipe.errors import Unavailable
 
 _FILE = "names.json"
@@ -54,8 +55,4 @@ def _write(path: Path, names: Sequence[str]) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(path.parent)

@@ -7,7 +7,6 @@ its name last; so there is always one that is whole. State that cannot be read i
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from raypipe import faults
+from raypipe.disks import sync_folder
 from raypipe.errors import StateLost, Unavailable
 from raypipe.state import Share, Store, reshard
 
@@ -51,7 +51,11 @@ def discard_others(folder: Path, shards: int) -> None:
         Unavailable: the disk does not answer.
     """
     with _told(folder, shards):
-        _remove(folder / found[0] for found in _layouts(folder) if found[0] != str(shards))
+        _remove(folder / found[0] for found in _layouts(folder) if found[2])
+        for found in _layouts(folder):
+            if found[0] != str(shards):
+                # What is removed in part must not count as a layout.
+                _remove([(folder / found[0]).rename(folder / f"{found[0]}{_PARTIAL}")])
 
 
 def _layouts(folder: Path) -> list[re.Match[str]]:
@@ -95,9 +99,9 @@ def _share_out(folder: Path, whole: list[int], shards: int, opening: Opening) ->
             logger.warning("state cannot be shared out; it is made anew", extra={"error": str(error)})
             _remove([partial])
             return
-        _sync(partial)
+        sync_folder(partial)
         partial.rename(folder / str(shards))
-        _sync(folder)
+        sync_folder(folder)
         faults.point("shards.named")
 
 
@@ -109,11 +113,3 @@ def _common(stores: list[Store]) -> set[int]:
 def _remove(folders: Iterable[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from raypipe.disks import sync_folder
 from raypipe.state.failures import says_why
 
 _COMMIT = re.compile(r"(\d{16})\.commit")
@@ -80,11 +81,7 @@ class Folder:
     def sync(self) -> None:
         """Makes names durable."""
         with says_why(self.path, "written"):
-            handle = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync_folder(self.path)
 
     def remove(self, names: Collection[str]) -> None:
         """Removes files, if they are there."""

@@ -8,6 +8,8 @@ import sqlite3
 import uuid
 from pathlib import Path
 
+from raypipe.disks import sync_folder
+
 APPLICATION_ID = 0x52415950  # "RAYP" in the file's header: this SQLite file is a raypipe log
 FORMAT = 1
 
@@ -133,12 +135,4 @@ def make(path: Path) -> None:
     finally:
         for suffix in ("", "-wal", "-shm"):
             draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(path.parent)

@@ -18,8 +18,7 @@ from actors.sink import SinkActor
 from actors.state_crew import StateCrew
 from actors.state_reports import StateReports
 from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, StateReport
-from raypipe.local.crew import state_lost
-from raypipe.local.demand import Demand
+from raypipe.local.demand import Demand, Footing
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sinks import open_sinks
@@ -53,7 +52,7 @@ class RayCrew:
         self._generations: dict[str, int] = {}
         self._held: dict[str, Committed] = {}
         self._demand = Demand.of(plan)
-        self._lineage: str | None = None  # of the state that the sinks' tables say they are views of
+        self._footing = Footing(self._demand)
         self._reports = StateReports()
         self._readers: dict[str, _ReaderHandle] = {}
         self._claim: Claim | None = None
@@ -71,7 +70,7 @@ class RayCrew:
     def open_sink(self, name: str, claim: Claim) -> Committed:
         """Opens a sink, in a new actor if the old one died."""
         if self._demand:
-            self._stand_by(self._open_state(claim))
+            self._stand_on(self._open_state(claim))
         self._generations[name] = claim.generation
         self._resting = False
         try:
@@ -89,20 +88,17 @@ class RayCrew:
             return self._state.open(claim.generation)
         return self._state.open(claim.generation)
 
-    def _stand_by(self, lineage: str) -> None:
-        if lineage == self._lineage:
-            return
-        if self._lineage is not None:
-            raise state_lost()
-        self._lineage = lineage
-        plans = {plan.name: plan for plan in self._demand.planned(lineage).sinks}
-        self._sink_plans = {unit: plans[plan.name] for unit, plan in self._sink_plans.items()}
+    def _stand_on(self, lineage: str) -> None:
+        planned = self._footing.stand_on(lineage)
+        if planned is not None:
+            plans = {plan.name: plan for plan in planned.sinks}
+            self._sink_plans = {unit: plans[plan.name] for unit, plan in self._sink_plans.items()}
 
     def fits(self) -> bool:
         """Whether the state fits what the sinks hold."""
         if self._state is None or self._state.fits(self._cuts()):
             return True
-        self._lineage = None
+        self._footing.leave()
         return False
 
     def keep(self, cuts: Collection[int]) -> None:

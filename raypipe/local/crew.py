@@ -7,9 +7,9 @@ from contextlib import suppress
 from functools import partial
 
 from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source, StateReport
-from raypipe.errors import RaypipeError, StateLost
+from raypipe.errors import RaypipeError
 from raypipe.local.carry import carry
-from raypipe.local.demand import Demand
+from raypipe.local.demand import Demand, Footing
 from raypipe.local.inline import Executor, InlineExecutor, Steps
 from raypipe.local.reader import Reader
 from raypipe.local.stateful import Stateful, StatefulExecutor
@@ -51,7 +51,7 @@ class LocalCrew:
         self._stateful = stateful
         self._open_sinks = open_sinks
         self._sinks = {sink.name: sink for sink in open_sinks(plan)}
-        self._lineage: str | None = None  # of the state that the sinks' tables say they are views of
+        self._footing = Footing(demand)
         self._held: dict[str, Committed] = {}
         self._generations: dict[str, int] = {}
         self._open_log = open_log
@@ -67,7 +67,7 @@ class LocalCrew:
     def open_sink(self, name: str, claim: Claim) -> Committed:
         """Opens a sink, or again."""
         if self._stateful is not None:
-            self._stand_by(self._stateful.open(claim.generation))
+            self._stand_on(self._stateful.open(claim.generation))
         with suppress(RaypipeError):
             self._sinks[name].abort()
         self._generations[name] = claim.generation
@@ -75,22 +75,19 @@ class LocalCrew:
         self._held[name] = self._sinks[name].open(claim.generation)
         return self._held[name]
 
-    def _stand_by(self, lineage: str) -> None:
-        if lineage == self._lineage:
-            return
-        if self._lineage is not None:
-            raise state_lost()
-        self._lineage = lineage
-        for sink in self._sinks.values():
-            with suppress(RaypipeError):
-                sink.close()
-        self._sinks = {sink.name: sink for sink in self._open_sinks(self._demand.planned(lineage))}
+    def _stand_on(self, lineage: str) -> None:
+        planned = self._footing.stand_on(lineage)
+        if planned is not None:
+            for sink in self._sinks.values():
+                with suppress(RaypipeError):
+                    sink.close()
+            self._sinks = {sink.name: sink for sink in self._open_sinks(planned)}
 
     def fits(self) -> bool:
         """Whether the state fits what the sinks hold."""
         if self._stateful is None or self._stateful.fits(self._cuts()):
             return True
-        self._lineage = None
+        self._footing.leave()
         return False
 
     def _cuts(self) -> list[Cut | None]:
@@ -164,14 +161,6 @@ class LocalCrew:
         for sink in self._sinks.values():
             with suppress(RaypipeError):
                 sink.close()
-
-
-def state_lost() -> StateLost:
-    """What to say when the state that sinks are views of is another one, or none, while a run is at work."""
-    return StateLost(
-        "The state of the stateful steps was lost while the run was at work.",
-        remedy="Run again: what depends on it is loaded anew.",
-    )
 
 
 def topics_to_relations(plan: Plan, units: Iterable[tuple[SinkTable, ...]]) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
+from raypipe.errors import StateLost
 from raypipe.model import Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
 from raypipe.steps import Needs, stateful_inputs, stateful_relations
@@ -78,6 +79,38 @@ class Demand:
         if table.relation not in self._below:
             return table
         return replace(table, view=sha256(f"{table.view} {lineage}".encode()).hexdigest()[:32])
+
+
+class Footing:
+    """Of which state the sinks' tables are views, in one run.
+
+    Args:
+        demand: Says which tables those are.
+    """
+
+    def __init__(self, demand: Demand) -> None:
+        self._demand = demand
+        self._lineage: str | None = None
+
+    def stand_on(self, lineage: str) -> Plan | None:
+        """The plan whose tables are views of this state; None if they are already.
+
+        Raises:
+            StateLost: they are views of another one, and the run is at work.
+        """
+        if lineage == self._lineage:
+            return None
+        if self._lineage is not None:
+            raise StateLost(
+                "The state of the stateful steps was lost while the run was at work.",
+                remedy="Run again: what depends on it is loaded anew.",
+            )
+        self._lineage = lineage
+        return self._demand.planned(lineage)
+
+    def leave(self) -> None:
+        """The state was emptied: the next one is the tables'."""
+        self._lineage = None
 
 
 def _number(cut: Cut | None) -> int:

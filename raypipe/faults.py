@@ -13,6 +13,7 @@ does not die of the same failpoint for ever.
 |---|---|
 | ``kill`` | SIGKILL of this process |
 | ``stop`` | SIGSTOP of this process (somebody sends SIGCONT) |
+| ``hold`` | this thread waits until somebody makes the file ``$RAYPIPE_FAULTS_FIRED.go``; the others work on |
 | ``raise`` | ``Unavailable`` |
 | ``lose`` | ``OutcomeUnknown``, as if the reply was lost |
 | ``delay:SECONDS`` | sleeps |
@@ -117,6 +118,12 @@ def _has_fired(name: str) -> bool:
         return any(line.split(" ", 1)[0] == name for line in lines)
 
 
+def _wait_for_leave() -> None:
+    leave = os.environ["RAYPIPE_FAULTS_FIRED"] + ".go"
+    while not os.path.exists(leave):
+        time.sleep(0.01)
+
+
 def arm(text: str) -> None:
     """Arms failpoints in this process, as ``RAYPIPE_FAULTS`` would; an empty text disarms all."""
     global _armed
@@ -152,6 +159,8 @@ def point(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif verb == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif verb == "hold":
+        _wait_for_leave()
     elif verb == "raise":
         raise Unavailable(f"failpoint {name} fired")
     elif verb == "lose":

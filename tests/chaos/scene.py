@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,6 +96,24 @@ class Scene:
     def settle(self, faults: str = "") -> str:
         """Runs until every sink has everything."""
         return self.finish(self.start(until="idle", faults=faults))
+
+    def pause(self, process: subprocess.Popen[str], point: str) -> None:
+        """SIGSTOP at a point armed with ``hold``, in a moment in which the run has locked neither source nor log.
+
+        Its other threads work on while one is held, so a SIGSTOP at the point itself might hit the reader while it
+        prunes: then nobody could write to the source before the run wakes.
+        """
+        wait_until(lambda: point in self.fired_points(), "the run's coming to the point")
+        with ExitStack() as held:
+            for path in (self.bank.path, self.folder / "log.db"):
+                connection = held.enter_context(closing(sqlite3.connect(path, timeout=DEADLINE_S)))
+                connection.execute("BEGIN IMMEDIATE")
+            process.send_signal(signal.SIGSTOP)
+
+    def wake(self, process: subprocess.Popen[str]) -> None:
+        """SIGCONT to a run that was paused, which goes on from its point."""
+        self.fired.with_name(f"{self.fired.name}.go").touch()
+        process.send_signal(signal.SIGCONT)
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL, reaped."""

@@ -43,18 +43,17 @@ def test_a_paused_run_that_wakes_while_its_successor_works_writes_nothing_more(p
 def test_a_paused_run_that_wakes_after_its_successor_has_finished_changes_nothing(
     point: str, make_scene: Callable[..., Scene]
 ) -> None:
-    # A store without locks, and points at which this process holds none on log or source (the reader prunes at the
-    # beginning of an epoch): only the generation protects.
+    # A store without locks, and a run that is paused without one on log or source: only the generation protects.
     scene = make_scene(sinks=LAKE)
     scene.settle()
     scene.bank.burst(20)
-    older = scene.start(faults=f"{point}=stop@1")
-    wait_until(lambda: scene.fired_points() == {point: 1}, "the older run's pause")
+    older = scene.start(faults=f"{point}=hold")
+    scene.pause(older, point)
     scene.bank.burst(20)
     scene.settle()
     scene.check(caught_up=True)
     held = scene.cuts_of_sinks()
-    older.send_signal(signal.SIGCONT)
+    scene.wake(older)
     output = scene.ended(older)
     assert older.returncode == FENCED_EXIT, output
     assert scene.cuts_of_sinks() == held

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from bank import LAKE
-from scene import Scene, wait_until
+from scene import Scene
 from trials import cut_inside_a_transaction
 
 pytestmark = pytest.mark.chaos
@@ -72,12 +72,12 @@ def test_a_log_that_forgets_what_a_sink_has_not_committed_is_caught(scene: Scene
 
 def outlive(scene: Scene, point: str) -> None:
     """A run whose stores do not fence is paused, and wakes when its successor has finished."""
-    older = scene.start(faults=f"mutant.no_fence=skip,{point}=stop@1")
-    wait_until(lambda: point in scene.fired_points(), "the older run's pause")
+    older = scene.start(faults=f"mutant.no_fence=skip,{point}=hold")
+    scene.pause(older, point)
     scene.bank.burst(20)
     scene.settle()
     scene.check(caught_up=True)
-    older.send_signal(signal.SIGCONT)
+    scene.wake(older)
     output = scene.ended(older)
     assert "mutant.no_fence" in scene.fired_points(), f"a fault that did not fire counts as not run: {output}"
     scene.check(caught_up=True)

@@ -84,30 +84,38 @@ class Query:
             Unavailable: no answer.
             SourceGap: ``begin`` is no longer there.
         """
-        found: list[Message] = []
         if begin >= end:
-            return found
-        with explained(self._clients.place, topic):
-            self._consumer.assign([TopicPartition(topic, partition, begin)])
-            try:
-                deadline = time.monotonic() + ANSWER_S
-                while time.monotonic() < deadline:
-                    for message in taken(self._consumer, _TAKEN, 0.5):
-                        error = message.error()
-                        at = message.offset() or 0
-                        if error is not None:
-                            if error.code() != KafkaError._PARTITION_EOF:
-                                self.tolerate(error, topic)
-                            elif at >= end:
-                                return found
-                            continue
-                        if at < end:
-                            found.append(message)
-                            deadline = time.monotonic() + ANSWER_S
-                        if at >= end - 1:
-                            return found
-            finally:
+            return []
+        try:
+            with explained(self._clients.place, topic):
+                self._consumer.assign([TopicPartition(topic, partition, begin)])
+                found = self._upto(end, topic)
                 self._consumer.unassign()
+        except BaseException:
+            # What the client has queued about this partition must not answer the next question about it.
+            self.close()
+            raise
+        return found
+
+    def _upto(self, end: int, topic: str) -> list[Message]:
+        """What is assigned, to before ``end``."""
+        found: list[Message] = []
+        deadline = time.monotonic() + ANSWER_S
+        while time.monotonic() < deadline:
+            for message in taken(self._consumer, _TAKEN, 0.5):
+                error = message.error()
+                at = message.offset() or 0
+                if error is not None:
+                    if error.code() != KafkaError._PARTITION_EOF:
+                        self.tolerate(error, topic)
+                    elif at >= end:
+                        return found
+                    continue
+                if at < end:
+                    found.append(message)
+                    deadline = time.monotonic() + ANSWER_S
+                if at >= end - 1:
+                    return found
         raise self.silent(topic)
 
     def tolerate(self, error: KafkaError, topic: str) -> None:

@@ -199,8 +199,12 @@ class Reading:
                 if not unit.header.copy:
                     yield self._batch(first, unit)
                     deadline = time.monotonic() + ANSWER_S
-        finally:
             consumer.unassign()
+        except BaseException:
+            # The client keeps an error about an offset in its queue even when the partition is assigned anew: the next
+            # read, of what is there, would be told that it is gone.
+            self.close()
+            raise
 
     def _take(self, log: str, message: Message, ranges: dict[tuple[str, int], _Range], consumer: Consumer) -> None:
         one = ranges.get((message.topic() or "", message.partition() or 0))

@@ -66,6 +66,23 @@ def test_records_that_others_deleted_are_a_gap(opened: Opened, pipeline: str, ad
     assert ids(stored(opened(), after=first)) == [2]
 
 
+def test_a_read_that_met_a_gap_spoils_none_after_it(url: str, pipeline: str) -> None:
+    # Several partitions have a gap: the first that is heard of ends the read, and the client holds on to the others.
+    log = KafkaLog.create(f"{url}?partitions=3", pipeline)
+    try:
+        claim = log.claim(pipeline)
+        cuts = [put(log, claim, str(n), *range(n * 100, n * 100 + 100)) for n in range(3)]
+        (gone,) = log.slices(cuts[0], cuts[2], [topic(pipeline)], 1 << 20)
+        assert log.retain(cuts[1]) > 0
+        for _ in range(20):
+            with pytest.raises(SourceGap):
+                list(log.read(gone))
+            (kept,) = log.slices(cuts[1], cuts[2], [topic(pipeline)], 1 << 20)
+            assert sorted(ids(list(log.read(kept)))) == list(range(200, 300))
+    finally:
+        log.close()
+
+
 def test_cuts_that_others_deleted_are_a_gap(opened: Opened, pipeline: str, admin: AdminClient) -> None:
     log = opened()
     put(log, log.claim(pipeline), "1", 1)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from raypipe import faults
 from raypipe.contracts import CheckpointReport, TraceSchema
-from raypipe.errors import RaypipeError, StateLost, Unavailable
+from raypipe.errors import RaypipeError, StateLost
 from raypipe.state import Saved, Shelf, Store, checkpoint, restore
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Saving:
             version: Number of its cut.
             keep: Earlier ones to keep, which all shards have; with any, what lies in other layouts is needed no more.
         """
-        if self._upload is not None and self._upload.is_alive():
+        if self.report().making is not None:
             return
         self._tell(making=version)
         self._start(self._save, store, version, frozenset(keep))

@@ -53,6 +53,8 @@ def resolve_folder(written: str, folder: Path, environment: Mapping[str, str] = 
         RaypipeError: something that it refers to does not exist; of kind ``pipeline_file``.
     """
     filled = REFERENCE.sub(lambda found: _secret(found["kind"], found["name"], folder, environment), written)
+    if "://" in filled:
+        raise _unresolved("A folder on a local disk is wanted here, not a URL.")
     return Path(os.path.normpath(folder.absolute() / filled))
 
 

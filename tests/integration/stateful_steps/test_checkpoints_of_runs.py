@@ -144,7 +144,7 @@ def test_an_object_store_that_is_away_stops_no_run(shop: Shop, caplog: pytest.Lo
     shutil.rmtree(shop.folder / "saved")
     (shop.folder / "saved").write_text("no folder")
     shop.trade(30)
-    until(shop, lambda status: any(report.trouble for report in checkpoints(status)))
+    until(shop, lambda status: any(report.trouble and report.tried for report in checkpoints(status)))
     loads_nothing(shop, caplog)
 
 

@@ -18,11 +18,11 @@ import pytest
 from cluster.services.ports import claimed_ports
 from raypipe.demo import shop
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
 
 
 @dataclass

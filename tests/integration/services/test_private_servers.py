@@ -190,7 +190,7 @@ def read(bootstrap: str) -> bytes | None:
 
 def leader_of(bootstrap: str) -> int:
     administrator = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    return int(administrator.list_topics("kept", timeout=30).topics["kept"].partitions[0].leader)
+    return int(administrator.list_topics("kept", timeout=60).topics["kept"].partitions[0].leader)
 
 
 def await_condition(holds: Callable[[], bool], within_s: float = 60) -> None:

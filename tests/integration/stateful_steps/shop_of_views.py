@@ -94,7 +94,7 @@ class Shop:
         return assemble(load(self.folder / "pipeline.yaml"))
 
     def execute(self, *statements: str) -> None:
-        connection = sqlite3.connect(self.folder / "shop.db", timeout=30)
+        connection = sqlite3.connect(self.folder / "shop.db", timeout=60)
         try:
             connection.executescript(";\n".join(statements) + ";")
         finally:

@@ -42,6 +42,8 @@ def _ended(arena: Arena, what: str, end: Callable[[], int]) -> str:
     ended: list[int] = []
 
     def some() -> bool:
+        reader = arena.reader
+        assert reader.process.poll() is None, f"the reader ended with {reader.process.returncode}: {reader.said[-5:]}"
         ended.append(end())
         return ended[-1] > 0
 

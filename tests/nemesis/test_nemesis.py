@@ -51,9 +51,13 @@ def test_whatever_happens_each_change_is_in_the_log_once_and_in_order(arena: Are
     while not fired or time.monotonic() - began < LASTS_S:
         for fault in chance.sample(FAULTS, len(FAULTS)):
             at = time.monotonic() - began
-            proof = fault(arena, chance)
-            fired[fault.__name__] += 1
-            arena.await_progress()
+            try:
+                proof = fault(arena, chance)
+                fired[fault.__name__] += 1
+                arena.await_progress()
+            except AssertionError:
+                print(f"{at:6.1f} s: {fault.__name__}", *arena.told()[-20:], sep="\n")
+                raise
             found = arena.check()
             took = time.monotonic() - began - at
             print(f"{at:6.1f} s, {took:4.1f} s: {fault.__name__}, {proof}", flush=True)

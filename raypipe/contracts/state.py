@@ -145,6 +145,23 @@ class Trace(Protocol):
         """
         ...
 
+    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
+        """Lets rows stand for all that there are of their keys, and removes the rows of other keys.
+
+        Args:
+            rows: Without weights, one for each of their keys.
+            gone: Keys of which no row is to stay, as for ``probe``; none of them is a key of ``rows``.
+
+        Returns:
+            What was added to the trace, with its weights: each different row once.
+
+        Raises:
+            StateLost: what is stored is damaged.
+            SchemaMismatch: a column is missing, or does not fit the trace's type.
+            LimitExceeded: the state would outgrow its bound.
+        """
+        ...
+
     def should_scan(self, keys: int) -> bool:
         """Whether ``rows`` costs less than probing for so many keys."""
         ...

@@ -103,17 +103,10 @@ class Feed:
         changes = _chosen(rows, alive)
         self._check_images(changes)
         anew = bool(emptied) and self._schema.branches == 1
-        come, gone = self._by_key(changes, None if anew else trace) if self._schema.key else self._by_weight(changes)
-        if emptied:
-            before = self._emptied(trace, emptied)
-            if anew:
-                trace.clear()
-            else:
-                gone = pa.concat_tables([negated(before), self._outside(gone, emptied)])
-        # After a TRUNCATE each key is there once, and nothing goes.
-        delta = come if anew and self._schema.key else self._multiset.total(self._held, [come, gone])
-        if delta.num_rows:
-            trace.append(delta)
+        if self._schema.key and not emptied:
+            delta = self._replaced(changes, trace)
+        else:
+            delta = self._renewed(changes, trace, emptied)
         return Fed(
             changes=delta.select(weighted(self._columns).names),
             emptied=bool(emptied),
@@ -129,6 +122,33 @@ class Feed:
     def is_loaded(self, loaded: frozenset[int]) -> bool:
         """Whether the loads of all branches have begun."""
         return len(loaded) == self._schema.branches
+
+    def _replaced(self, changes: pa.Table, trace: Trace) -> pa.Table:
+        """The last image of each key stands for what there was of it."""
+        if not changes.num_rows:
+            return empty(self._held)
+        changes = changes.combine_chunks()
+        last = self._multiset.last(changes, self._identity)
+        present = _COMES[changes.column(OP).to_numpy()[last]]
+        come = changes.select(self._held.names).take(pa.array(last[present]))
+        gone = changes.select(list(self._identity)).take(pa.array(last[~present]))
+        return fitted(trace.replace(come, gone), weighted(self._held))
+
+    def _renewed(self, changes: pa.Table, trace: Trace, emptied: set[int]) -> pa.Table:
+        """Likewise after branches were emptied, and for relations without a key."""
+        anew = bool(emptied) and self._schema.branches == 1
+        come, gone = self._by_key(changes, None if anew else trace) if self._schema.key else self._by_weight(changes)
+        if emptied:
+            before = self._emptied(trace, emptied)
+            if anew:
+                trace.clear()
+            else:
+                gone = pa.concat_tables([negated(before), self._outside(gone, emptied)])
+        # After a TRUNCATE each key is there once, and nothing goes.
+        delta = come if anew and self._schema.key else self._multiset.total(self._held, [come, gone])
+        if delta.num_rows:
+            trace.append(delta)
+        return delta
 
     def _by_key(self, changes: pa.Table, trace: Trace | None) -> tuple[pa.Table, pa.Table]:
         """Rows that are there afterwards, and rows that were there before, of all changed keys."""

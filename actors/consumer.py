@@ -13,10 +13,10 @@ from actors.remote_state import RemoteState
 from actors.sink import RemoteSink, commit_together
 from raypipe.contracts import EpochOutcome
 from raypipe.local.carry import carry
-from raypipe.local.crew import topics_to_relations
+from raypipe.local.crew import topics_of, topics_to_relations
 from raypipe.local.demand import Demand
 from raypipe.local.inline import Executor, InlineExecutor
-from raypipe.local.stateful import StatefulExecutor
+from raypipe.local.stateful import StatefulExecutor, carry_state
 from raypipe.log import open_existing_log
 from raypipe.model import Cut, SinkTable
 from raypipe.plan.model import Plan
@@ -80,14 +80,21 @@ class ConsumerActor:
             commit=commit_together,
         )
 
+    def carry_state(self, after: Cut, upto: Cut, state: Sequence[Any]) -> None:
+        """Carries the state alone; see ``local.stateful.carry_state``."""
+        topics = topics_of(self._plan, self._demand.inputs)
+        executor = self._executor(upto.bytes - after.bytes, topics)
+        carry_state(executor, RemoteState(state).begin, self._demand.inputs, after, upto)
+
     def interrupt(self) -> None:
         """The run is ending: throw the epoch in hand away."""
         self._stopping.set()
 
-    def _executor(self, size_bytes: int) -> Executor:
+    def _executor(self, size_bytes: int, relations: Mapping[str, str] | None = None) -> Executor:
+        relations = self._relations if relations is None else relations
         if not hasattr(self._local, "log"):
             self._local.log = open_existing_log(self._plan.log, pipeline=self._plan.pipeline)
             self._local.flow = Flow(self._plan, self._streamed)
         if size_bytes >= self._threshold:
-            return RayDataExecutor(self._plan, self._local.log, self._relations, self._streamed)
-        return InlineExecutor(self._local.log, self._local.flow, self._relations)
+            return RayDataExecutor(self._plan, self._local.log, relations, self._streamed)
+        return InlineExecutor(self._local.log, self._local.flow, relations)

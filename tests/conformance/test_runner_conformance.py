@@ -258,6 +258,27 @@ def test_state_that_went_away_or_is_damaged_is_loaded_anew(runner: Runner, shop:
     assert verify(shop.plan()).ok
 
 
+def test_state_that_went_away_is_restored_from_a_checkpoint(runner: Runner, shop: Shop) -> None:
+    shop.write(limits="checkpoints: saved\nlimits: {state_shards: 2}")
+    shop.fill(2000)
+    stop = Event()
+
+    def look(status: Status) -> None:
+        told = [report.checkpoints for report in status.stateful if report.checkpoints is not None]
+        if len(told) == 2 and all(report.versions and report.making is None for report in told):
+            stop.set()
+
+    runner(shop.plan(), until=60.0, observer=look, stop=stop)
+    assert stop.is_set(), "no checkpoint was made in time"
+    shop.execute("UPDATE orders SET customer = 'new' WHERE id % 100 = 1")
+    runner(shop.plan(), until="idle")
+    shutil.rmtree(shop.folder / f"{shop.name}.state")
+    shop.execute("UPDATE orders SET customer = 'newer' WHERE id % 100 = 2")
+    status = runner(shop.plan(), until="idle")
+    assert verify(shop.plan()).ok
+    assert status.rows < 1000, "nothing is loaded again"
+
+
 def test_state_goes_on_in_another_number_of_shards(runner: Runner, shop: Shop) -> None:
     shop.fill(2000)
     runner(shop.plan(), until="idle")

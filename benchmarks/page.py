@@ -83,11 +83,38 @@ def renew(
         order: Names of all benchmarks.
     """
     data = path.with_suffix(".json")
-    by_name = {each.name: each for each in [*_kept(data, machine, size), *sections]}
+    by_name = {each.name: each for each in _kept(data, machine, size)}
+    by_name |= {each.name: joined(by_name[each.name], each) if each.name in by_name else each for each in sections}
     about = {name: value for name, value in machine.items() if name != "load"}
     page = Page(machine=about, size=size.value, sections=[by_name[name] for name in order if name in by_name])
     data.write_text(json.dumps(asdict(page), indent=1) + "\n")
     path.write_text(as_markdown(page, [name for name in order if name not in by_name]))
+
+
+def joined(older: Section, newer: Section) -> Section:
+    """A section in which some figures are new; just the newer one if it has all of them.
+
+    A note says whose it is by what stands before its first comma.
+    """
+    renewed = {str(result["name"]): result for result in newer.results}
+    names = [str(result["name"]) for result in older.results]
+    if set(names) <= set(renewed) or not set(names) & set(renewed):
+        return newer
+    whose = {_subject(note) for note in newer.notes}
+    results = [renewed.pop(name, result) for name, result in zip(names, older.results, strict=True)]
+    return Section(
+        name=newer.name,
+        about=newer.about,
+        results=[*results, *renewed.values()],
+        beside={**older.beside, **newer.beside},
+        repetitions=min(older.repetitions, newer.repetitions),
+        notes=[*newer.notes, *(note for note in older.notes if _subject(note) not in whose)],
+        measured=f"{newer.measured}; of what the last notes tell, on {older.measured}",
+    )
+
+
+def _subject(note: str) -> str:
+    return note.partition(",")[0]
 
 
 def _kept(data: Path, machine: Mapping[str, str], size: Size) -> Sequence[Section]:

@@ -27,10 +27,29 @@ class Measured:
 
 
 def measured(page: Path, name: str, value: float, machine: dict[str, str] | None = None, size: Size = Size.FULL) -> str:
+    return told(page, name, {f"{name}_rate": value}, (f"note of {name}",), machine, size)
+
+
+def told(
+    page: Path,
+    name: str,
+    values: dict[str, float],
+    notes: tuple[str, ...],
+    machine: dict[str, str] | None = None,
+    size: Size = Size.FULL,
+) -> str:
     goal = Goal(text=">= 10 rows/s", of="value", at_least=10)
-    figure = Figure(name=f"{name}_rate", unit="rows/s", beside="the limit", goal=goal)
-    result = Result(figure=figure, value=value, limit=100.0, ratio=value / 100, repetitions=3)
-    report = Report(benchmark=Measured(name), results=(result,), notes=(f"note of {name}",))  # type: ignore[arg-type]
+    results = tuple(
+        Result(
+            figure=Figure(name=figure, unit="rows/s", beside="the limit", goal=goal),
+            value=value,
+            limit=100.0,
+            ratio=value / 100,
+            repetitions=3,
+        )
+        for figure, value in values.items()
+    )
+    report = Report(benchmark=Measured(name), results=results, notes=notes)  # type: ignore[arg-type]
     about = MACHINE | (machine or {})
     renew(page, [section_of(report, about)], about, size, ORDER)
     return page.read_text()
@@ -57,3 +76,15 @@ def test_figures_of_another_machine_or_of_less_work_do_not_stand_beside_new_ones
     measured(page, "second", 12.0, {"cores": "16"})
     assert "second_rate" not in measured(page, "first", 5.0, {"cores": "16"}, Size.QUICK)
     assert "second_rate" in measured(page, "second", 5.0, {"cores": "16", "duckdb": "2.1"}, Size.QUICK)
+
+
+def test_a_run_of_some_figures_of_a_benchmark_leaves_its_others_and_what_explains_them(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    told(page, "first", {"a": 11.0, "b": 12.0}, ("in all, two", "a, slow", "b, also slow"))
+    text = told(page, "first", {"b": 30.0}, ("in all, one", "b, fast"), {"load": "9"})
+    assert "| a | 11 |" in text
+    assert "| b | 30 |" in text
+    assert text.index("| a |") < text.index("| b |")
+    assert [line for line in text.splitlines() if line.startswith("* ")] == ["* in all, one", "* b, fast", "* a, slow"]
+    assert "load 9; of what the last notes tell, on" in text
+    assert "| a | 11 |" not in told(page, "first", {"c": 1.0}, ())

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from actors.data_executor import RayDataExecutor
+from actors.data_executor import RayDataExecutor, SharedExecutor
 from actors.remote_state import RemoteState
 from actors.sink import RemoteSink, commit_together
 from raypipe.contracts import EpochOutcome
@@ -66,10 +66,12 @@ class ConsumerActor:
             state: Handles of the state actors; none without stateful steps.
             needs: What the sinks need of it.
         """
-        executor = self._executor(upto.bytes - (after.bytes if after is not None else 0))
-        if needs.wanted:
-            wanted = frozenset(table.relation for name in sinks for table in self._units[name])
-            executor = StatefulExecutor(executor, RemoteState(state).begin, self._demand.inputs, wanted, needs)
+        executor = self._executor(
+            upto.bytes - (after.bytes if after is not None else 0),
+            frozenset(table.relation for name in sinks for table in self._units[name]),
+            RemoteState(state) if needs.wanted else None,
+            needs,
+        )
         return carry(
             executor=executor,
             sinks={name: RemoteSink(actor, name, self._units[name]) for name, actor in sinks.items()},
@@ -84,10 +86,16 @@ class ConsumerActor:
         """The run is ending: throw the epoch in hand away."""
         self._stopping.set()
 
-    def _executor(self, size_bytes: int) -> Executor:
+    def _executor(self, size_bytes: int, wanted: frozenset[str], state: RemoteState | None, needs: Needs) -> Executor:
         if not hasattr(self._local, "log"):
             self._local.log = open_existing_log(self._plan.log, pipeline=self._plan.pipeline)
             self._local.flow = Flow(self._plan, self._streamed)
+        log = self._local.log
         if size_bytes >= self._threshold:
-            return RayDataExecutor(self._plan, self._local.log, self._relations, self._streamed)
-        return InlineExecutor(self._local.log, self._local.flow, self._relations)
+            shards = state.shards if state is not None else 0
+            dataset = RayDataExecutor(self._plan, log, self._relations, self._streamed, wanted, shards)
+            return SharedExecutor(dataset, state, needs) if state is not None else dataset
+        inline = InlineExecutor(log, self._local.flow, self._relations)
+        if state is None:
+            return inline
+        return StatefulExecutor(inline, state.begin, self._demand.inputs, wanted, needs)

@@ -11,12 +11,12 @@ import ray
 from actors.data_executor import RayDataExecutor, SharedExecutor
 from actors.remote_state import RemoteState
 from actors.sink import RemoteSink, commit_together
-from raypipe.contracts import EpochOutcome
+from raypipe.contracts import EpochOutcome, Log
 from raypipe.local.carry import carry
-from raypipe.local.crew import topics_to_relations
+from raypipe.local.crew import topics_of, topics_to_relations
 from raypipe.local.demand import Demand
 from raypipe.local.inline import Executor, InlineExecutor
-from raypipe.local.stateful import StatefulExecutor
+from raypipe.local.stateful import StatefulExecutor, carry_state
 from raypipe.log import open_existing_log
 from raypipe.model import Cut, SinkTable
 from raypipe.plan.model import Plan
@@ -82,20 +82,38 @@ class ConsumerActor:
             commit=commit_together,
         )
 
+    def carry_state(self, after: Cut, upto: Cut, state: Sequence[Any]) -> None:
+        """Carries the state alone; see ``local.stateful.carry_state``."""
+        topics = topics_of(self._plan, self._demand.inputs)
+        executor = self._streaming(upto.bytes - after.bytes, topics)
+        carry_state(executor, RemoteState(state).begin, self._demand.inputs, after, upto)
+
     def interrupt(self) -> None:
         """The run is ending: throw the epoch in hand away."""
         self._stopping.set()
 
     def _executor(self, size_bytes: int, wanted: frozenset[str], state: RemoteState | None, needs: Needs) -> Executor:
+        """Of an epoch: what sinks take, and what stateful steps make for them."""
+        if size_bytes < self._threshold:
+            inline = self._streaming(size_bytes, self._relations)
+            if state is None:
+                return inline
+            return StatefulExecutor(inline, state.begin, self._demand.inputs, wanted, needs)
+        shards = state.shards if state is not None else 0
+        dataset = RayDataExecutor(self._plan, self._log(), self._relations, self._streamed, wanted, shards)
+        return SharedExecutor(dataset, state, needs) if state is not None else dataset
+
+    def _streaming(self, size_bytes: int, relations: Mapping[str, str]) -> Executor:
+        """Makes what comes of the log batch by batch."""
+        log = self._log()
+        if size_bytes >= self._threshold:
+            return RayDataExecutor(self._plan, log, relations, self._streamed, self._streamed)
+        return InlineExecutor(log, self._local.flow, relations)
+
+    def _log(self) -> Log:
+        """Of this thread."""
         if not hasattr(self._local, "log"):
             self._local.log = open_existing_log(self._plan.log, pipeline=self._plan.pipeline)
             self._local.flow = Flow(self._plan, self._streamed)
-        log = self._local.log
-        if size_bytes >= self._threshold:
-            shards = state.shards if state is not None else 0
-            dataset = RayDataExecutor(self._plan, log, self._relations, self._streamed, wanted, shards)
-            return SharedExecutor(dataset, state, needs) if state is not None else dataset
-        inline = InlineExecutor(log, self._local.flow, self._relations)
-        if state is None:
-            return inline
-        return StatefulExecutor(inline, state.begin, self._demand.inputs, wanted, needs)
+        log: Log = self._local.log
+        return log

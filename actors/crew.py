@@ -18,7 +18,9 @@ from actors.sink import SinkActor
 from actors.state_crew import StateCrew
 from actors.state_reports import StateReports
 from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, StateReport
+from raypipe.local.crew import lowest_cut
 from raypipe.local.demand import Demand, Footing
+from raypipe.local.fitting import Fitting
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan, SinkPlan
 from raypipe.sinks import open_sinks
@@ -53,6 +55,7 @@ class RayCrew:
         self._held: dict[str, Committed] = {}
         self._demand = Demand.of(plan)
         self._footing = Footing(self._demand)
+        self._fitting = Fitting(log, self._footing, plan.epoch_bytes)
         self._reports = StateReports()
         self._readers: dict[str, _ReaderHandle] = {}
         self._claim: Claim | None = None
@@ -96,10 +99,27 @@ class RayCrew:
 
     def fits(self) -> bool:
         """Whether the state fits what the sinks hold."""
-        if self._state is None or self._state.fits(self._cuts()):
-            return True
-        self._footing.leave()
-        return False
+        return self._state is None or self._fitting.fits(self._state, self._cuts(), self._carry_state)
+
+    def _carry_state(self, after: Cut, upto: Cut) -> None:
+        assert self._state is not None
+        if self._consumer is None:
+            self._consumer = self._start_consumer()
+        try:
+            answer(self._consumer.carry_state.remote(after, upto, self._state.all()), "The consumer")
+        except ActorLost:
+            self._kill(self._consumer)
+            self._consumer = None
+            raise
+
+    def state_cut(self) -> int | None:
+        """The lowest that a sink holds which is fed by a stateful step."""
+        return lowest_cut(self._cuts())
+
+    def checkpoint(self, version: int, keep: Collection[int]) -> None:
+        """Passes it on to the state."""
+        if self._state is not None:
+            self._state.checkpoint(version, keep)
 
     def keep(self, cuts: Collection[int]) -> None:
         """Passes it on to the state."""

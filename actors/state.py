@@ -143,6 +143,20 @@ class StateActor:
         """See ``Stateful.versions``."""
         return self._state.versions()
 
+    def saved(self) -> tuple[int, ...]:
+        """See ``Stateful.saved``."""
+        return self._state.saved()
+
+    def restore(self, version: int) -> str:
+        """See ``Stateful.restore``; returns its lineage."""
+        self._abort()
+        self._state.restore(version)
+        return self._state.lineage
+
+    def checkpoint(self, version: int, keep: Collection[int]) -> None:
+        """See ``Stateful.checkpoint``."""
+        self._state.checkpoint(version, keep)
+
     def reset(self) -> None:
         """See ``Stateful.reset``."""
         self._abort()

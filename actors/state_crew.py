@@ -11,8 +11,6 @@ from ray.exceptions import RayError
 
 from actors.asking import ActorLost, answer, start_on
 from actors.state import StateActor
-from raypipe.local.stateful import go_on_from
-from raypipe.model import Cut
 from raypipe.plan.model import Plan
 from raypipe.state import lineage_of
 
@@ -67,16 +65,26 @@ class StateCrew:
         lineages = self._ask(self._actors[:1], "open", generation) + self._ask(self._actors[1:], "open", generation)
         return lineage_of(lineages)
 
-    def fits(self, cuts: Sequence[Cut | None]) -> bool:
-        """Whether some sink can go on from what is kept, or nothing is kept; if not, the state is emptied.
+    def versions(self) -> list[tuple[int, ...]]:
+        """See ``fitting.Shards``; this and the next raise ``ActorLost`` if one of the actors died."""
+        return self._ask(self._actors, "versions")
 
-        Raises:
-            ActorLost: one of them died.
-        """
-        if go_on_from(self._ask(self._actors, "versions"), cuts):
-            return True
+    def saved(self) -> list[tuple[int, ...]]:
+        """See ``fitting.Shards``."""
+        return self._ask(self._actors, "saved")
+
+    def restore(self, version: int) -> str:
+        """See ``fitting.Shards``."""
+        return lineage_of(self._ask(self._actors, "restore", version))
+
+    def reset(self) -> None:
+        """See ``fitting.Shards``."""
         self._ask(self._actors, "reset")
-        return False
+
+    def checkpoint(self, version: int, keep: Collection[int]) -> None:
+        """See ``Stateful.checkpoint``; what becomes of it, reports say."""
+        for actor in self.handles:
+            actor.checkpoint.remote(version, keep)
 
     def keep(self, cuts: Collection[int]) -> None:
         """Passes it on, unless the last time is not answered yet."""

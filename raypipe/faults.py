@@ -51,6 +51,7 @@ POINTS = (
     "state.merge.written",
     "state.checkpoint.run",
     "state.checkpoint.named",
+    "state.restored",
     "shards.shared",
     "shards.named",
     "sink.open.after",
@@ -79,6 +80,7 @@ MUTANTS = (
     "mutant.repair_before_slot",  # a repair compares with the source as it was before the slot was made
     "mutant.repair_keeps_gone",  # a repair leaves keys alone that are gone from the source
     "mutant.retain_early",  # the log forgets what a sink has not committed
+    "mutant.checkpoint_alone",  # the log forgets what follows a checkpoint as soon as the sinks have it
     "mutant.state_name_early",  # a commit of the state gets its name before it is whole
     "mutant.state_drop_weight",  # equal rows of the state are merged without adding their weights
     "mutant.shard_unset_key",  # rows whose key is NULL stay at the shard that they are at

@@ -16,7 +16,7 @@ from typing import Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-ANSWER_S = 30
+ANSWER_S = 60
 TYPES = {"INTEGER": "int64", "TEXT": "string"}
 
 

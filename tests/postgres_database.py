@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pg8000.core import CoreConnection
 
-GONE_WITHIN_S = 20.0
+GONE_WITHIN_S = 60.0
 
 
 def connect(url: str) -> CoreConnection:
@@ -23,7 +23,7 @@ def connect(url: str) -> CoreConnection:
         password=parts.password,
         database=parts.path.lstrip("/"),
         ssl_context=False,
-        timeout=30,
+        timeout=60,
     )
 
 

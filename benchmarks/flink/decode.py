@@ -5,23 +5,33 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import BinaryIO
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv
-from pyarrow import json as pyarrow_json
 
 from benchmarks.flink.inputs import CHANGING, TABLES, Inputs
-from benchmarks.view_rig import batches
+from benchmarks.view_rig import BATCH_ROWS, batches
 from raypipe.model import ChangeBatch, Op, TableSchema
 
 # What is decoded at once; the rest of a line that such a block cuts goes to the next.
 BLOCK_BYTES = 4 << 20
-_LETTERS = pa.array(["c", "u", "d"])
-_INSERTED, _UPDATED, _DELETED = range(3)
+# Of Debezium: which images a change has, and where they are.
+_LETTERS = {
+    "c": ((Op.INSERT,), "[after]"),
+    "u": ((Op.UPDATE_BEFORE, Op.UPDATE_AFTER), "[before, after]"),
+    "d": ((Op.DELETE,), "[before]"),
+}
+_TYPES = {
+    "int64": "BIGINT",
+    "string": "VARCHAR",
+    "timestamp[us]": "TIMESTAMP",
+    "decimal128(12, 2)": "DECIMAL(12, 2)",
+}
 
 
 class Changes:
@@ -64,27 +74,53 @@ def nothing(schema: TableSchema) -> Iterator[ChangeBatch]:
 
 
 class _File:
-    """Lines of one file, decoded block by block."""
+    """Lines of one file, decoded piece by piece."""
 
     def __init__(self, inputs: Inputs, table: str, opened: ExitStack) -> None:
         self._schema = TABLES[table]
-        self._decode = _decode_json if table in CHANGING else _decode_csv
-        self._changes = _changes if table in CHANGING else _inserts
-        self._file = opened.enter_context(inputs.file(table).open("rb"))
-        self._blocks = _blocks(self._file)
-        self._waiting = pa.table({})
+        decoded = _json if table in CHANGING else _csv
+        self._pieces = decoded(inputs.file(table), self._schema, opened)
+        self._waiting = _Piece(rows=pa.table({}), ops=np.zeros(0, np.int8))
         self._taken = 0
 
     def take(self, upto: int, commit: int) -> Iterator[ChangeBatch]:
         """Changes up to a line."""
         while self._taken < upto:
-            if not self._waiting.num_rows:
-                self._waiting = self._decode(next(self._blocks), self._schema)
-            lines = self._waiting.slice(0, upto - self._taken)
-            self._waiting = self._waiting.slice(lines.num_rows)
-            self._taken += lines.num_rows
-            rows, ops = self._changes(lines, self._schema)
-            yield from batches(self._schema, rows, ops, commit)
+            if not self._waiting.lines:
+                self._waiting = next(self._pieces)
+            taken, self._waiting = self._waiting.split(upto - self._taken)
+            self._taken += taken.lines
+            yield from batches(self._schema, taken.rows, taken.ops, commit)
+
+
+class _Piece:
+    """Decoded lines.
+
+    Args:
+        rows: Images: one for each insert and each delete, two for an update, in the order of the lines.
+        ops: What each is.
+    """
+
+    def __init__(self, rows: pa.Table, ops: npt.NDArray[np.int8]) -> None:
+        self.rows = rows
+        self.ops = ops
+        self._begins = np.flatnonzero(ops != Op.UPDATE_AFTER)
+
+    @property
+    def lines(self) -> int:
+        """How many."""
+        return len(self._begins)
+
+    def split(self, lines: int) -> tuple[_Piece, _Piece]:
+        """The first so many lines, and the rest."""
+        end = int(self._begins[lines]) if lines < self.lines else len(self.ops)
+        return _Piece(self.rows.slice(0, end), self.ops[:end]), _Piece(self.rows.slice(end), self.ops[end:])
+
+
+def _csv(path: Path, schema: TableSchema, opened: ExitStack) -> Iterator[_Piece]:
+    for block in _blocks(opened.enter_context(path.open("rb"))):
+        rows = _decode_csv(block, schema)
+        yield _Piece(rows, np.full(rows.num_rows, Op.INSERT, np.int8))
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -107,35 +143,20 @@ def _decode_csv(block: bytes, schema: TableSchema) -> pa.Table:
     ).combine_chunks()
 
 
-def _inserts(lines: pa.Table, schema: TableSchema) -> tuple[pa.Table, npt.NDArray[np.int8]]:  # noqa: ARG001
-    return lines, np.full(lines.num_rows, Op.INSERT, np.int8)
-
-
-def _decode_json(block: bytes, schema: TableSchema) -> pa.Table:
-    image = pa.struct(list(schema.arrow()))
-    lines = pa.schema([("before", image), ("after", image), ("op", pa.string())])
-    return pyarrow_json.read_json(
-        io.BytesIO(block),
-        read_options=pyarrow_json.ReadOptions(use_threads=False, block_size=2 * BLOCK_BYTES),
-        parse_options=pyarrow_json.ParseOptions(explicit_schema=lines, unexpected_field_behavior="error"),
-    ).combine_chunks()
-
-
-def _changes(lines: pa.Table, schema: TableSchema) -> tuple[pa.Table, npt.NDArray[np.int8]]:
-    """An image for each insert and each delete, two for an update, in the order of the lines."""
-    count = lines.num_rows
-    kind = pc.index_in(lines.column("op"), value_set=_LETTERS).combine_chunks().to_numpy(zero_copy_only=False)
-    line = np.repeat(np.arange(count), np.where(kind == _UPDATED, 2, 1))
-    second = np.zeros(len(line), bool)
-    second[1:] = line[1:] == line[:-1]
-    kinds = kind[line]
-    is_after = (kinds == _INSERTED) | second
-    before, after = (lines.column(side).combine_chunks() for side in ("before", "after"))
-    wanted = pa.array(line + np.where(is_after, count, 0))
-    columns = [
-        pa.concat_arrays([before.field(place), after.field(place)]).take(wanted) for place in range(len(schema.columns))
-    ]
-    ops = np.select(
-        [kinds == _INSERTED, kinds == _DELETED, second], [Op.INSERT, Op.DELETE, Op.UPDATE_AFTER], Op.UPDATE_BEFORE
-    )
-    return pa.table(columns, schema=schema.arrow()), ops.astype(np.int8)
+def _json(path: Path, schema: TableSchema, opened: ExitStack) -> Iterator[_Piece]:
+    """By DuckDB in one thread, as raypipe's source for Debezium decodes messages."""
+    database = opened.enter_context(duckdb.connect(config={"threads": 1}))
+    image = ", ".join(f'"{column.name}" {_TYPES[str(column.type)]}' for column in schema.columns)
+    columns = f"columns = {{before: 'STRUCT({image})', after: 'STRUCT({image})', op: 'VARCHAR'}}"
+    told = " ".join(f"WHEN '{letter}' THEN {images}" for letter, (_, images) in _LETTERS.items())
+    ops = " ".join(f"WHEN '{letter}' THEN {[int(op) for op in ops]}" for letter, (ops, _) in _LETTERS.items())
+    none = "ELSE error('There is a change of another kind.') END"
+    reader = database.sql(
+        f"SELECT CAST(unnest(CASE op {ops} {none}) AS TINYINT) AS op,"
+        f" unnest(CASE op {told} {none}) AS image"
+        f" FROM read_json('{path}', {columns}, format = 'newline_delimited')"
+    ).to_arrow_reader(BATCH_ROWS)
+    for batch in reader:
+        images = batch.column(1)
+        values = [images.field(place).cast(column.type) for place, column in enumerate(schema.columns)]
+        yield _Piece(pa.table(values, schema=schema.arrow()), batch.column(0).to_numpy())

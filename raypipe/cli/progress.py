@@ -15,7 +15,7 @@ from raypipe.engine.status import InstanceStatus, SinkStatus, Status
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from raypipe.contracts import StateReport
+    from raypipe.contracts import CheckpointReport, StateReport
 
 # Between lines when nothing but numbers changed, so that a log file of a long run stays readable.
 LINE_EVERY_S = 5.0
@@ -139,6 +139,14 @@ def state_words(report: StateReport) -> str:
         f"{sized(report.bytes)} of {sized(report.limit)}",
     ]
     return ", ".join(words)
+
+
+def checkpoint_words(report: CheckpointReport) -> str:
+    """Which checkpoints a state can be restored from."""
+    words = [f"checkpoint at cut {report.versions[-1]}" if report.versions else "no checkpoint yet"]
+    if report.making is not None:
+        words.append(f"one at cut {report.making} on its way")
+    return "; ".join([*words, *([report.trouble] if report.trouble else [])])
 
 
 def sized(size: int) -> str:

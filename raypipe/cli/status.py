@@ -73,12 +73,13 @@ def _lines(status: Status, alive: bool) -> list[str]:
 
 def _state_lines(report: StateReport, alive: bool) -> list[str]:
     """What a state holds, and what of it is whose."""
-    from raypipe.cli.progress import state_words
+    from raypipe.cli.progress import checkpoint_words, state_words
 
     owner = f"actor {report.actor}, process {report.pid}" if report.actor else f"process {report.pid}"
     return [
         f"  state  {state_words(report)}",
         f"    in {report.folder} on {report.host}" + (f", kept by {owner}" if alive else ""),
+        *([f"    {checkpoint_words(report.checkpoints)}"] if report.checkpoints is not None else []),
         *aligned(state_parts(report), indent="    "),
     ]
 

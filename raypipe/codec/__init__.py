@@ -6,15 +6,20 @@ from raypipe.codec.decimals import decimal_text
 from raypipe.codec.hexadecimal import hex_text, hex_values
 from raypipe.codec.json_text import JSON_NULL, in_brackets, json_arrays, json_objects, json_strings, relisted
 from raypipe.codec.keyhash import shard_of
+from raypipe.codec.rowequal import certainly_equal, comparable
+from raypipe.codec.rowhash import hashes
 from raypipe.codec.split import split
 
 __all__ = [
     "JSON_NULL",
     "Compression",
+    "certainly_equal",
     "checksum",
+    "comparable",
     "decimal_text",
     "decode",
     "encode",
+    "hashes",
     "hex_text",
     "hex_values",
     "in_brackets",

@@ -17,6 +17,7 @@ from raypipe.contracts.source import (
 from raypipe.contracts.state import (
     WEIGHT,
     WEIGHT_FIELD,
+    CheckpointReport,
     StateReport,
     StateStore,
     Trace,
@@ -33,6 +34,7 @@ __all__ = [
     "CanPauseLoads",
     "CanPrepare",
     "CanReadAgain",
+    "CheckpointReport",
     "ComparesTables",
     "Crew",
     "EpochOutcome",

@@ -121,7 +121,21 @@ class Crew(Protocol):
     def fits(self) -> bool:
         """Whether the state of stateful steps fits what the sinks hold, asked once all are open.
 
-        If not, the state was emptied, and every sink must be opened again: its tables then await a load.
+        State that lies behind them, or a checkpoint of it, is carried on first, as far as the log goes back. If it does
+        not fit even so it was emptied, and every sink must be opened again: its tables then await a load.
+        """
+        ...
+
+    def state_cut(self) -> int | None:
+        """Number of the lowest cut held by a sink that stateful steps feed; None if one holds none, or none is fed."""
+        ...
+
+    def checkpoint(self, version: int, keep: Collection[int]) -> None:
+        """Begins a checkpoint of the state, beside the work; ``state_reports`` say what became of it.
+
+        Args:
+            version: Number of a cut that the state is kept for.
+            keep: Earlier checkpoints, whole, that stay.
         """
         ...
 

@@ -55,6 +55,23 @@ class TraceTotals:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointReport:
+    """What an owner of state says of its checkpoints.
+
+    Attributes:
+        versions: That it can be restored at, ascending; None if it does not know yet.
+        making: The one that is being uploaded.
+        tried: The last one whose upload has ended, well or not.
+        trouble: Why that failed, or why ``versions`` is not known; empty if all is well.
+    """
+
+    versions: tuple[int, ...] | None = None
+    making: int | None = None
+    tried: int | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StateReport:
     """What stateful steps remember, as one owner of state says of itself.
 
@@ -70,6 +87,7 @@ class StateReport:
         limit: It may grow to.
         steps: What the operators of each stateful step hold, at the newest cut.
         inputs: Likewise what is held of each relation that they read.
+        checkpoints: Of it; None if the pipeline has none made.
     """
 
     folder: str
@@ -83,6 +101,7 @@ class StateReport:
     limit: int = 0
     steps: Mapping[str, TraceTotals] = field(default_factory=dict)
     inputs: Mapping[str, TraceTotals] = field(default_factory=dict)
+    checkpoints: CheckpointReport | None = None
 
     @property
     def total(self) -> TraceTotals:
@@ -98,7 +117,11 @@ class StateReport:
         parts = {
             part: {name: TraceTotals(**totals) for name, totals in fields[part].items()} for part in ("steps", "inputs")
         }
-        return cls(**{**fields, **parts})
+        checkpoints = fields.get("checkpoints")
+        if checkpoints is not None:
+            known = checkpoints["versions"]
+            checkpoints = CheckpointReport(**{**checkpoints, "versions": None if known is None else tuple(known)})
+        return cls(**{**fields, **parts, "checkpoints": checkpoints})
 
 
 class Trace(Protocol):
@@ -119,6 +142,23 @@ class Trace(Protocol):
         Raises:
             StateLost: what is stored is damaged.
             SchemaMismatch: a key column is missing, or does not fit the trace's type.
+        """
+        ...
+
+    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
+        """Lets rows stand for all that there are of their keys, and removes the rows of other keys.
+
+        Args:
+            rows: Without weights, one for each of their keys.
+            gone: Keys of which no row is to stay, as for ``probe``; none of them is a key of ``rows``.
+
+        Returns:
+            What was added to the trace, with its weights: each different row once.
+
+        Raises:
+            StateLost: what is stored is damaged.
+            SchemaMismatch: a column is missing, or does not fit the trace's type.
+            LimitExceeded: the state would outgrow its bound.
         """
         ...
 

@@ -15,10 +15,11 @@ from raypipe.plan.model import InstancePlan, Plan, SinkPlan, StepPlan
 from raypipe.plan.views import ViewPlan
 from raypipe.sinks.types import check_key, check_names, stored_schema
 from raypipe.sources import open_source
-from raypipe.spec import Pipeline, PipelineFileError, Problem, Url, resolve_folder, resolve_url
+from raypipe.spec import Pipeline, PipelineFileError, Problem, Url, resolve_folder, resolve_place, resolve_url
 from raypipe.spec.document import Sink
 from raypipe.spec.document import SinkTable as SinkTableSpec
 from raypipe.spec.problems import DocumentPath, listed, nearest
+from raypipe.state import Remote
 
 # What a person mends in the file or in the database it names; everything else ends the planning at once.
 _MENDED_IN_THE_FILE = frozenset({Kind.PIPELINE_FILE, Kind.SQL, Kind.SCHEMA, Kind.LIMIT})
@@ -57,7 +58,7 @@ class _Assembly:
         instances = tuple(self._instances())
         steps = tuple(self._steps())
         sinks = tuple(self._sinks())
-        state = self._state()
+        state, checkpoints = self._state(), self._checkpoints()
         if self._problems:
             away = [self._problem(path, error) for path, error in self._unavailable]
             raise PipelineFileError([*self._problems, *away])
@@ -72,6 +73,7 @@ class _Assembly:
             sinks=sinks,
             limits=limits,
             state=state,
+            checkpoints=checkpoints,
         )
 
     def _instances(self) -> Iterator[InstancePlan]:
@@ -211,6 +213,19 @@ class _Assembly:
         except RaypipeError as error:
             self._tell(("state",), error)
             return ""
+
+    def _checkpoints(self) -> str:
+        """Where this pipeline's checkpoints go; empty for nowhere, or after a problem."""
+        pipeline = self._pipeline
+        if not pipeline.checkpoints:
+            return ""
+        try:
+            place = f"{resolve_place(pipeline.checkpoints, pipeline.folder).rstrip('/')}/{pipeline.pipeline}"
+            Remote(place)  # complains of an address that no driver is for
+        except RaypipeError as error:
+            self._tell(("checkpoints",), error)
+            return ""
+        return place
 
     def _resolved(self, path: DocumentPath, url: Url) -> str:
         """The URL to connect with; empty after a problem."""

@@ -20,6 +20,7 @@ from raypipe.engine.sizing import EpochSizing
 from raypipe.engine.status import HEARTBEAT_S, Status
 from raypipe.errors import Directive, Fenced, InvariantBroken, RaypipeError, Unavailable
 from raypipe.local.carry import Interrupted
+from raypipe.local.checkpointing import Checkpointing
 from raypipe.local.holds import Holds
 from raypipe.local.ownership import Ownership
 from raypipe.local.teller import Observer, Teller
@@ -62,9 +63,10 @@ class Conductor:
         self._until = until
         self._stop = stop
         self._ownership = Ownership(plan, log, crew)
-        sizing = EpochSizing(int(plan.limits.get("epoch_bytes", 64 << 20)))
+        sizing = EpochSizing(plan.epoch_bytes)
         self._coordinator = Coordinator(crew.sinks(), sizing)
         self._holds = Holds(log, crew, self._coordinator)
+        self._checkpointing = Checkpointing(plan, log, crew) if plan.checkpoints else None
         self._teller = Teller(
             pipeline=plan.pipeline,
             log=log,
@@ -239,19 +241,21 @@ class Conductor:
             self._teller.tell()
         if now - self._trimmed_at >= TRIM_S:
             self._trimmed_at = now
-            self._trim()
+            self._trim(now)
 
     def _notice_successor(self) -> None:
         """An idle run commits nothing and so would not hear that it was fenced; its successor's note tells it."""
         if self._teller.later_run_tells():
             raise Fenced("Its status says so.")
 
-    def _trim(self) -> None:
+    def _trim(self, now: float) -> None:
         oldest = self._coordinator.forgettable()
         if faults.armed("mutant.retain_early"):
             oldest = self._log.last_cut()
         if oldest is not None:
-            self._log.retain(oldest)
+            needed = self._checkpointing.look(oldest, now) if self._checkpointing is not None else oldest
+            if needed is not None:
+                self._log.retain(needed)
             self._crew.keep(self._coordinator.goes_on_from())
 
     def _open(self, sink: str) -> Committed | None:

@@ -8,11 +8,13 @@ from functools import partial
 
 from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source, StateReport
 from raypipe.errors import RaypipeError
+from raypipe.local.alone import StatefulAlone
 from raypipe.local.carry import carry
 from raypipe.local.demand import Demand, Footing
+from raypipe.local.fitting import Fitting
 from raypipe.local.inline import Executor, InlineExecutor, Steps
 from raypipe.local.reader import Reader
-from raypipe.local.stateful import Stateful, StatefulExecutor
+from raypipe.local.stateful import StatefulExecutor, carry_state
 from raypipe.local.threads import StatefulShards
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
@@ -40,7 +42,7 @@ class LocalCrew:
         steps: Steps,
         open_sinks: Callable[[Plan], Iterable[Sink]],
         demand: Demand,
-        stateful: Stateful | StatefulShards | None,
+        stateful: StatefulAlone | StatefulShards | None,
         open_log: Callable[[], Log],
         open_source: Callable[[str], Source],
     ) -> None:
@@ -52,6 +54,7 @@ class LocalCrew:
         self._open_sinks = open_sinks
         self._sinks = {sink.name: sink for sink in open_sinks(plan)}
         self._footing = Footing(demand)
+        self._fitting = Fitting(log, self._footing, plan.epoch_bytes)
         self._held: dict[str, Committed] = {}
         self._generations: dict[str, int] = {}
         self._open_log = open_log
@@ -85,14 +88,25 @@ class LocalCrew:
 
     def fits(self) -> bool:
         """Whether the state fits what the sinks hold."""
-        if self._stateful is None or self._stateful.fits(self._cuts()):
-            return True
-        self._footing.leave()
-        return False
+        state = self._stateful
+        return state is None or self._fitting.fits(state, self._cuts(), partial(self._carry_state, state))
+
+    def _carry_state(self, state: StatefulAlone | StatefulShards, after: Cut, upto: Cut) -> None:
+        topics = topics_of(self._plan, self._demand.inputs)
+        carry_state(InlineExecutor(self._log, self._steps, topics), state.begin, self._demand.inputs, after, upto)
 
     def _cuts(self) -> list[Cut | None]:
         """Of the sinks that stateful steps feed."""
         return [held.cut for name, held in self._held.items() if self._demand.feeds(self._sinks[name].tables)]
+
+    def state_cut(self) -> int | None:
+        """The lowest that a sink holds which is fed by a stateful step."""
+        return lowest_cut(self._cuts())
+
+    def checkpoint(self, version: int, keep: Collection[int]) -> None:
+        """Passes it on to the state."""
+        if self._stateful is not None:
+            self._stateful.checkpoint(version, keep)
 
     def keep(self, cuts: Collection[int]) -> None:
         """Passes it on to the state."""
@@ -165,10 +179,20 @@ class LocalCrew:
 
 def topics_to_relations(plan: Plan, units: Iterable[tuple[SinkTable, ...]]) -> Mapping[str, str]:
     """Topics that feed some sink table, each with the relation (``instance.table``) it carries."""
-    topics = {topic for tables in units for table in tables for topic in plan.topics_of(table.relation)}
+    return topics_of(plan, {table.relation for tables in units for table in tables})
+
+
+def topics_of(plan: Plan, relations: Iterable[str]) -> Mapping[str, str]:
+    """Topics that feed some of these relations, each with the relation (``instance.table``) it carries."""
+    topics = {topic for relation in relations for topic in plan.topics_of(relation)}
     return {
         schema.table.topic(plan.pipeline): str(schema.table)
         for instance in plan.instances
         for schema in instance.tables
         if schema.table.topic(plan.pipeline) in topics
     }
+
+
+def lowest_cut(cuts: Iterable[Cut | None]) -> int | None:
+    """Number of the lowest of the cuts that sinks hold; None if one of them holds none, or there is none."""
+    return min((cut.number if cut is not None else 0 for cut in cuts), default=0) or None

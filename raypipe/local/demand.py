@@ -108,6 +108,10 @@ class Footing:
         self._lineage = lineage
         return self._demand.planned(lineage)
 
+    def is_on(self, lineage: str) -> bool:
+        """Whether the tables are views of this state."""
+        return lineage == self._lineage
+
     def leave(self) -> None:
         """The state was emptied: the next one is the tables'."""
         self._lineage = None

@@ -7,6 +7,7 @@ from threading import Event
 
 from raypipe.engine.status import Status
 from raypipe.errors import StateLost
+from raypipe.local.alone import StatefulAlone
 from raypipe.local.conductor import Conductor, Until
 from raypipe.local.crew import LocalCrew
 from raypipe.local.demand import Demand
@@ -79,6 +80,7 @@ def _run(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
         log.close()
 
 
-def _stateful(plan: Plan, demand: Demand, identity: str) -> Stateful | StatefulShards:
-    shards = int(plan.limits.get("state_shards", 1))
-    return Stateful(plan, demand, identity) if shards == 1 else StatefulShards(plan, demand, identity, shards)
+def _stateful(plan: Plan, demand: Demand, identity: str) -> StatefulAlone | StatefulShards:
+    if plan.state_shards == 1:
+        return StatefulAlone(Stateful(plan, demand, identity))
+    return StatefulShards(plan, demand, identity, plan.state_shards)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from raypipe.local.demand import Demand
 from raypipe.local.entered import enter, entered
 from raypipe.local.inline import Executor
 from raypipe.local.resharding import arrange, discard_others
+from raypipe.local.saving import Saving
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.state import Limits, Store
@@ -57,17 +58,6 @@ class ShardEpoch(StateEpoch, Protocol):
 Begin = Callable[[Cut | None, Cut, Needs], StateEpoch]
 
 
-def go_on_from(held: Sequence[Collection[int]], cuts: Iterable[Cut | None]) -> bool:
-    """Whether some sink can go on from what all shards keep, or nothing is kept; if not, the state is to be emptied.
-
-    Args:
-        held: Versions of each shard.
-        cuts: That the sinks hold.
-    """
-    common = set(held[0]).intersection(*held[1:])
-    return not any(held) or any(cut is not None and cut.number in common for cut in cuts)
-
-
 class Stateful:
     """The state of stateful steps, and the steps. Used by one thread.
 
@@ -87,6 +77,9 @@ class Stateful:
         self._shards = shards
         self._views = Views(plan, demand.relations)
         self._store: Store | None = None
+        self._saving: Saving | None = None
+        if plan.checkpoints:
+            self._saving = Saving(plan.checkpoints, shard, shards, identity=identity, traces=self._views.traces)
 
     def open(self, generation: int) -> str:
         """Takes this shard over, if it is not open; returns its lineage.
@@ -100,10 +93,14 @@ class Stateful:
         if self._store is None:
             if self._shard == 0:
                 arrange(self._folder, self._shards, partial(self._open, generation))
-            self._store = self._open(generation, self._folder / str(self._shards) / str(self._shard), self._shards)
+            store = self._own(generation)
+            self._store = store if self._saving is None else self._saving.filled(store, partial(self._own, generation))
             if self._shard == 0:
                 discard_others(self._folder, self._shards)
         return self._store.lineage
+
+    def _own(self, generation: int) -> Store:
+        return self._open(generation, self._folder / str(self._shards) / str(self._shard), self._shards)
 
     def _open(self, generation: int, folder: Path, shards: int) -> Store:
         names = [trace.name for trace in self._views.traces]
@@ -121,16 +118,47 @@ class Stateful:
         entered(folder, names)
         return store
 
-    def fits(self, cuts: Iterable[Cut | None]) -> bool:
-        """Whether some sink can go on from what is kept, or nothing is kept; if not, the state is emptied."""
-        if go_on_from([self.versions()], cuts):
-            return True
-        self.reset()
-        return False
+    @property
+    def lineage(self) -> str:
+        """See ``StateStore``."""
+        return self._opened().lineage
 
     def versions(self) -> tuple[int, ...]:
         """Numbers of the cuts that this shard is kept for."""
         return self._opened().versions()
+
+    def saved(self) -> tuple[int, ...]:
+        """Numbers of the cuts that it can be restored at from a checkpoint.
+
+        Raises:
+            Unavailable: the object store does not answer.
+        """
+        return self._saving.saved() if self._saving is not None else ()
+
+    def restore(self, version: int) -> None:
+        """Replaces what is kept by a checkpoint.
+
+        Raises:
+            StateLost: there is no such one that is whole.
+            Unavailable: the object store or the disk does not answer.
+        """
+        assert self._saving is not None
+        store, self._store = self._opened(), None  # whatever happens, it is closed
+        try:
+            self._store = self._saving.restored(version, store)
+        except StateLost:
+            self._store = self._own(store.generation)
+            raise
+
+    def checkpoint(self, version: int, keep: Collection[int]) -> None:
+        """Begins to make a checkpoint, beside the work; reports say how it went.
+
+        Args:
+            version: Number of a cut that is kept.
+            keep: Earlier ones that all shards have, and that stay.
+        """
+        if self._saving is not None and self._store is not None:
+            self._saving.begin(self._store, version, keep)
 
     def reset(self) -> None:
         """Forgets everything in this shard, durably."""
@@ -160,6 +188,7 @@ class Stateful:
                 limit=store.limits.state_bytes,
                 steps=_added_up(totals, self._views.steps),
                 inputs=_added_up(totals, self._views.held_inputs),
+                checkpoints=self._saving.report() if self._saving is not None else None,
             ),
         )
 
@@ -180,6 +209,8 @@ class Stateful:
 
     def close(self) -> None:
         """Ends steps and state; idempotent."""
+        if self._saving is not None:
+            self._saving.close()
         self._views.close()
         self._drop()
 
@@ -241,6 +272,21 @@ class _Guarded:
     def abort(self) -> None:
         """See ``StateEpoch``."""
         self._epoch.abort()
+
+
+def carry_state(inner: Executor, begin: Begin, inputs: frozenset[str], after: Cut, upto: Cut) -> None:
+    """Carries the state alone from one cut to another; what it tells is for sinks that have it already.
+
+    Args:
+        inner: Makes what the state takes.
+        begin: Begins an epoch of the state.
+        inputs: Relations that it takes.
+        after: Cut that it is kept for.
+        upto: Cut that it is kept for afterwards, too.
+    """
+    needs = Needs(wanted=frozenset(), awaited=frozenset(), carried=True)
+    for _ in StatefulExecutor(inner, begin, inputs, frozenset(), needs).outputs(after, upto):
+        pass
 
 
 class StatefulExecutor:

@@ -13,7 +13,7 @@ from raypipe.contracts import StateReport
 from raypipe.errors import OutcomeUnknown
 from raypipe.local.demand import Demand
 from raypipe.local.shards import Shards
-from raypipe.local.stateful import Output, StateEpoch, Stateful, go_on_from
+from raypipe.local.stateful import Output, StateEpoch, Stateful
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.state import lineage_of
@@ -123,13 +123,28 @@ class StatefulShards:
         first = self._members[0].open(generation)
         return lineage_of([first, *(member.open(generation) for member in self._members[1:])])
 
-    def fits(self, cuts: Sequence[Cut | None]) -> bool:
-        """See ``Stateful.fits``."""
-        if go_on_from([member.versions() for member in self._members], cuts):
-            return True
+    def versions(self) -> list[tuple[int, ...]]:
+        """See ``fitting.Shards``."""
+        return [member.versions() for member in self._members]
+
+    def saved(self) -> list[tuple[int, ...]]:
+        """See ``fitting.Shards``."""
+        return [member.saved() for member in self._members]
+
+    def restore(self, version: int) -> str:
+        """See ``fitting.Shards``."""
+        self._office.together(lambda shard: self._members[shard].restore(version))
+        return lineage_of([member.lineage for member in self._members])
+
+    def reset(self) -> None:
+        """See ``fitting.Shards``."""
         for member in self._members:
             member.reset()
-        return False
+
+    def checkpoint(self, version: int, keep: Collection[int]) -> None:
+        """See ``Stateful.checkpoint``."""
+        for member in self._members:
+            member.checkpoint(version, keep)
 
     def keep(self, cuts: Collection[int]) -> None:
         """See ``Stateful.keep``."""

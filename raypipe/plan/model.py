@@ -103,6 +103,7 @@ class Plan:
         sinks: In the file's order.
         limits: Bounds in force (see ``raypipe.spec``): ``epoch_bytes``, ``log_bytes`` …
         state: Folder of what stateful steps remember.
+        checkpoints: URL under which checkpoints of it go; empty for none.
     """
 
     pipeline: str
@@ -112,6 +113,17 @@ class Plan:
     sinks: tuple[SinkPlan, ...]
     limits: Mapping[str, float] = field(default_factory=dict)
     state: str = ""
+    checkpoints: str = field(default="", repr=False)
+
+    @property
+    def state_shards(self) -> int:
+        """In how many the state is."""
+        return int(self.limits.get("state_shards", 1))
+
+    @property
+    def epoch_bytes(self) -> int:
+        """How much of the log an epoch takes, about."""
+        return int(self.limits.get("epoch_bytes", 64 << 20))
 
     @property
     def clock_s(self) -> float | None:

@@ -35,9 +35,10 @@ def resolve(text: StepText, tree: Node, relations: Collection[str]) -> list[Refe
     for name, place in _tables(tree, EVERYTHING):
         offset = None if place is None else text.offset(place)
         if name.lower() not in known:
+            others = [relation for relation in relations if relation != text.step]
             raise text.problem(
                 f"{{step}} reads {name}{{where}}, which is no table of a source and no step (files cannot be read); "
-                f"there are: {', '.join(relations) or 'none'}.{did_you_mean(name, relations)}",
+                f"there are: {', '.join(others) or 'none'}.{did_you_mean(name, others)}",
                 offset,
                 error=SchemaMismatch,
             )

@@ -128,4 +128,4 @@ def _candidates(text: str) -> str:
     # For a missing column they are names; for a function they are signatures by the dozen, which help nobody.
     if not text or "(" in text:
         return ""
-    return f" There are: {', '.join(name.strip() for name in text.split(',')[:12])}."
+    return f" Near it are: {', '.join(name.strip() for name in text.split(',')[:12])}."

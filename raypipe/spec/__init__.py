@@ -5,7 +5,7 @@ from raypipe.spec.editor import json_schema
 from raypipe.spec.limits import Limits
 from raypipe.spec.problems import Location, PipelineFileError, Problem, Severity
 from raypipe.spec.reading import load, parse
-from raypipe.spec.resolve import resolve_folder, resolve_url
+from raypipe.spec.resolve import resolve_folder, resolve_place, resolve_url
 from raypipe.spec.url import Url, redact
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "parse",
     "redact",
     "resolve_folder",
+    "resolve_place",
     "resolve_url",
 ]

@@ -120,7 +120,14 @@ class Pipeline(_Section):
         default="",
         description="Folder for what stateful steps (joins, aggregates, windows …) remember, on a local disk; relative "
         "to the file, and with `${env:NAME}` like a URL. Without, `NAME.state` beside the file. It may be removed: "
-        "everything is then loaded again.",
+        "everything is then loaded again, or restored from a checkpoint.",
+    )
+    checkpoints: Annotated[str, AfterValidator(check_references)] = Field(
+        default="",
+        description="Where checkpoints of that state go: a folder that another machine can read too, or the URL of an "
+        "object store (`s3://bucket/raypipe`; needs the extra `checkpoints` and fsspec's driver of that store). State "
+        "that is lost is then restored and carried on by the log; without, everything is loaded again. Pipelines may "
+        "share one.",
     )
     sources: Annotated[dict[SourceName, Source], Field(min_length=1)] = Field(
         description="Databases to read from, by the name they have in SQL.",

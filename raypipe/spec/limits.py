@@ -74,6 +74,11 @@ class Limits(BaseModel):
         description="How many actors (threads, in a local run) share what stateful steps remember, each with an equal "
         "part of the keys and of `state_bytes`. With another number than the last run had it is shared out anew.",
     )
+    checkpoint_seconds: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = Field(
+        default=60.0,
+        description="How far apart checkpoints of the state are at least. What follows the newest two stays in the log "
+        "for them, up to half of `log_bytes`.",
+    )
     step_rows: Annotated[int, Field(ge=1000)] = Field(
         default=5_000_000,
         description="How many rows a stateful step may compute again for one change, where its SQL has no key by which "

@@ -53,7 +53,18 @@ def resolve_folder(written: str, folder: Path, environment: Mapping[str, str] = 
         RaypipeError: something that it refers to does not exist; of kind ``pipeline_file``.
     """
     filled = REFERENCE.sub(lambda found: _secret(found["kind"], found["name"], folder, environment), written)
+    if "://" in filled:
+        raise _unresolved("A folder on a local disk is wanted here, not a URL.")
     return Path(os.path.normpath(folder.absolute() / filled))
+
+
+def resolve_place(written: str, folder: Path, environment: Mapping[str, str] = os.environ) -> str:
+    """A URL of any scheme, which stays as it is, or a folder, which becomes absolute; with references filled in.
+
+    Args and errors are those of ``resolve_folder``.
+    """
+    filled = REFERENCE.sub(lambda found: _secret(found["kind"], found["name"], folder, environment), written)
+    return filled if "://" in filled else os.path.normpath(folder.absolute() / filled)
 
 
 def _secret(kind: str, name: str, folder: Path, environment: Mapping[str, str]) -> str:

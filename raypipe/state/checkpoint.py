@@ -6,6 +6,7 @@ Runs are immutable, so a checkpoint uploads those that the object store lacks, t
     checkpoints/<version>.<generation>.json what there is, with a checksum of itself and of each piece
 
 Whoever restores takes the newest one that is whole; one whose upload was cut off has no such object, or a damaged one.
+Where a state is in several shards, a version can be restored if the checkpoints of all of them have it.
 """
 
 from __future__ import annotations
@@ -57,8 +58,14 @@ class Uploaded:
     reused: int
 
 
-def checkpoint(store: Store, version: int, remote: Remote) -> Uploaded:
+def checkpoint(store: Store, version: int, remote: Remote, *, keep: Collection[int] = ()) -> Uploaded:
     """Uploads a version. The store may go on meanwhile.
+
+    Args:
+        store: That keeps it.
+        version: Its number.
+        remote: Of this store alone.
+        keep: Versions whose checkpoints stay beside this one; the newest other one if none is named.
 
     Raises:
         StateLost: the version is not kept, or damaged.
@@ -66,8 +73,9 @@ def checkpoint(store: Store, version: int, remote: Remote) -> Uploaded:
         Unavailable: the object store does not take it; a later call goes on where this one stopped.
     """
     with store.begin(version) as work:  # as long as it is open its runs stay
+        note, lineage = store.note(version), store.lineage
         before = _listed(remote)
-        if any(generation > store.generation for _, generation in before):
+        if any(_is_later(remote, store, *each) for each in before):
             raise Fenced("A later run makes the checkpoints of this state; this one wrote nothing more.")
         known = _known(remote, before)
         described: dict[str, Described] = {}
@@ -88,9 +96,9 @@ def checkpoint(store: Store, version: int, remote: Remote) -> Uploaded:
         body = {
             "format": _FORMAT,
             "version": version,
-            "note": store.note(version),
+            "note": note,
             "identity": store.identity,
-            "lineage": store.lineage,
+            "lineage": lineage,
             "traces": {
                 name: {"columns": schema_text(trace.schema.columns), "key": trace.schema.key}
                 for name, trace in work.traces.items()
@@ -100,7 +108,7 @@ def checkpoint(store: Store, version: int, remote: Remote) -> Uploaded:
     text = json.dumps(body, separators=(",", ":"))
     remote.put(f"checkpoints/{version}.{store.generation}.json", f"{zlib.crc32(text.encode()):08x}{text}".encode())
     faults.point("state.checkpoint.named")
-    _clean(remote)
+    _clean(remote, {*keep, version} if keep else ())
     return Uploaded(version=version, runs=uploaded, bytes=size, reused=len(described) - uploaded)
 
 
@@ -132,7 +140,7 @@ def restore(
         Unavailable: the object store or the disk does not answer.
     """
     found = [dict(_whole(remote, identity, traces)) for remote in remotes]
-    common = set.intersection(*(set(each) for each in found)) if found else set()
+    common = _common(found)
     store = Store.open(folder, generation=generation, identity=identity, traces=traces, limits=limits)
     damage: StateLost | None = None
     for number in sorted(common if version is None else common & {version}, reverse=True):
@@ -140,7 +148,7 @@ def restore(
         try:
             store.adopt(
                 {number: str(bodies[0]["note"])},
-                lineage=str(bodies[0]["lineage"]),
+                lineage=_lineage(bodies),
                 parts=(
                     part
                     for remote, body in zip(remotes, bodies, strict=True)
@@ -157,6 +165,16 @@ def restore(
         remedy="The state is rebuilt from the log or from a new snapshot.",
         cause=damage,
     )
+
+
+def restorable(remotes: Sequence[Remote], *, identity: str, traces: Sequence[TraceSchema]) -> dict[int, str]:
+    """Versions that ``restore`` may take from these, each with its lineage.
+
+    Raises:
+        Unavailable: the object store does not answer.
+    """
+    found = [dict(_whole(remote, identity, traces)) for remote in remotes]
+    return {number: _lineage([each[number] for each in found]) for number in _common(found)}
 
 
 def reshard(stores: Sequence[Store], versions: Collection[int], into: Store, share: Share) -> None:
@@ -182,6 +200,22 @@ def reshard(stores: Sequence[Store], versions: Collection[int], into: Store, sha
     finally:
         for work in works.values():
             work.abort()
+
+
+def _common(found: Sequence[dict[int, dict[str, object]]]) -> set[int]:
+    return set.intersection(*(set(each) for each in found)) if found else set()
+
+
+def _lineage(bodies: Sequence[dict[str, object]]) -> str:
+    return lineage_of([str(body["lineage"]) for body in bodies])
+
+
+def _is_later(remote: Remote, store: Store, version: int, generation: int) -> bool:
+    """Whether a checkpoint is of a later writer of the same state; generations of another log mean nothing."""
+    if generation <= store.generation:
+        return False
+    body = _read(remote, version, generation)
+    return body is not None and body["identity"] == store.identity
 
 
 def _piece(run: str, number: int) -> str:
@@ -270,10 +304,11 @@ def _fetched(remote: Remote, run: str, pieces: list[tuple[int, int]], share: Sha
             yield batch.slice(begin, end - begin)
 
 
-def _clean(remote: Remote) -> None:
-    """Removes older checkpoints, and the runs that only they name."""
+def _clean(remote: Remote, versions: Collection[int]) -> None:
+    """Removes the checkpoints of other versions (older ones, if none is named), and the runs that only they name."""
     listed = _listed(remote)
-    old, kept = listed[:-_KEPT], listed[-_KEPT:]
+    kept = [each for each in listed if each[0] in versions] if versions else listed[-_KEPT:]
+    old = [each for each in listed if each not in kept]
     if not old:
         return
     needed = {name for each in kept if (body := _read(remote, *each)) is not None for name in _runs(body)}

@@ -1,4 +1,4 @@
-"""Which rows are equal: value by value where Arrow can tell, by DuckDB's own grouping where it cannot."""
+"""Which rows are equal, by DuckDB's own grouping: where Arrow cannot tell (``codec.rowequal``)."""
 
 from __future__ import annotations
 
@@ -9,47 +9,14 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from raypipe.codec.rowequal import Flags
 from raypipe.contracts import WEIGHT
 
-Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
 _ORDINAL = "_raypipe_ordinal"
 _local = threading.local()
-
-
-def certainly_equal(left: pa.RecordBatch, right: pa.RecordBatch, columns: Sequence[str]) -> Flags:
-    """Whether row i of one is row i of the other in these columns.
-
-    False also where Arrow cannot compare: lists, structs, intervals. ``total`` and ``among`` then find out.
-    """
-    flags = np.ones(left.num_rows, dtype=np.bool_)
-    for name in columns:
-        flags &= _equal(left.column(name), right.column(name))
-    return flags
-
-
-def _equal(left: pa.Array, right: pa.Array) -> Flags:
-    if isinstance(left, pa.ExtensionArray):
-        left, right = left.storage, right.storage
-    kind = left.type
-    if pa.types.is_nested(kind) or pa.types.is_interval(kind):
-        return np.zeros(len(left), dtype=np.bool_)
-    if pa.types.is_null(kind):
-        return np.ones(len(left), dtype=np.bool_)
-    if pa.types.is_float16(kind):
-        left, right = left.cast(pa.float32()), right.cast(pa.float32())
-    try:
-        equal = pc.equal(left, right)
-    except pa.ArrowNotImplementedError:
-        return np.zeros(len(left), dtype=np.bool_)
-    if pa.types.is_floating(kind):
-        equal = pc.or_(equal, pc.and_(pc.is_nan(left), pc.is_nan(right)))
-    if left.null_count or right.null_count:
-        equal = pc.or_(pc.fill_null(equal, False), pc.and_(left.is_null(), right.is_null()))
-    return np.asarray(equal.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 def total(rows: pa.RecordBatch, columns: Sequence[str]) -> tuple[Places, npt.NDArray[np.int64]]:

@@ -9,10 +9,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe import faults
+from raypipe.codec import certainly_equal
+from raypipe.codec.rowhash import Words
 from raypipe.contracts import WEIGHT, WEIGHT_FIELD, TraceSchema
 from raypipe.errors import SchemaMismatch
-from raypipe.state.equality import certainly_equal, total
-from raypipe.state.places import Words, places
+from raypipe.state.equality import total
+from raypipe.state.places import places
 
 PLACE = "_raypipe_place"
 
@@ -95,9 +97,7 @@ def sort(rows: pa.RecordBatch, schema: TraceSchema) -> pa.RecordBatch:
         for name in schema.key:
             keyed &= rows.column(name).is_valid().to_numpy(zero_copy_only=False)
         rows, at = rows.filter(pa.array(keyed)), at[keyed]
-    order = np.argsort(at)
-    ordered = rows.take(pa.array(order))
-    return consolidate(_with_places(ordered, at[order]), schema)
+    return _in_order(_with_places(rows, at), np.argsort(at), schema)
 
 
 def _with_places(rows: pa.RecordBatch, at: Words) -> pa.RecordBatch:
@@ -120,50 +120,60 @@ def weights_of(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
     return weights
 
 
+def negated(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The same stored rows going instead of coming."""
+    return rows.set_column(rows.num_columns - 1, WEIGHT_FIELD, pa.array(-weights_of(rows)))
+
+
 def merge(parts: list[pa.RecordBatch], schema: TraceSchema) -> pa.RecordBatch:
     """Stored rows of several sorted parts as one."""
     together = pa.concat_batches(parts)
     # Timsort takes the sorted parts for what they are: a tenth of the time that sorting from scratch takes.
-    order = np.argsort(places_of(together), kind="stable")
-    return consolidate(together.take(pa.array(order)), schema)
+    return _in_order(together, np.argsort(places_of(together), kind="stable"), schema)
 
 
-def consolidate(rows: pa.RecordBatch, schema: TraceSchema) -> pa.RecordBatch:
-    """Sorted stored rows with the weights of equal ones summed, and without those that cancel each other out."""
-    at, weights = places_of(rows), weights_of(rows)
+def _in_order(rows: pa.RecordBatch, order: npt.NDArray[np.int64], schema: TraceSchema) -> pa.RecordBatch:
+    """Stored rows as an order has them, with the weights of equal ones summed, and without those that cancel out."""
+    at, weights = places_of(rows)[order], weights_of(rows)[order]
     tied = at[1:] == at[:-1]
     if not tied.any():
-        return rows if weights.all() else rows.filter(pa.array(weights != 0))
+        return rows.take(pa.array(order if weights.all() else order[weights != 0]))
     names = schema.columns.names
     pairs = np.flatnonzero(tied)
-    equal = certainly_equal(rows.take(pa.array(pairs)), rows.take(pa.array(pairs + 1)), names)
+    compared = rows.select(names)
+    one, other = (compared.take(pa.array(order[each])) for each in (pairs, pairs + 1))
+    equal = certainly_equal(one, other, names)
     firsts = np.flatnonzero(np.concatenate(([True], ~tied)))
     if equal.all():
         sums = np.add.reduceat(weights, firsts)
     else:
-        firsts, sums = _regroup(rows, firsts, pairs[~equal], names)
+        firsts, sums = _regroup(rows, order, firsts, pairs[~equal], names)
     if faults.armed("mutant.state_drop_weight"):
         sums = weights[firsts]
     kept = sums != 0
-    if kept.all() and len(firsts) == rows.num_rows:
-        return rows
     firsts, sums = firsts[kept], sums[kept]
-    chosen = rows.take(pa.array(firsts))
+    chosen = rows.take(pa.array(order[firsts]))
+    if (sums == weights[firsts]).all():
+        return chosen
     return chosen.set_column(chosen.num_columns - 1, WEIGHT_FIELD, pa.array(sums))
 
 
 def _regroup(
-    rows: pa.RecordBatch, firsts: npt.NDArray[np.int64], unequal: npt.NDArray[np.int64], names: list[str]
+    rows: pa.RecordBatch,
+    order: npt.NDArray[np.int64],
+    firsts: npt.NDArray[np.int64],
+    unequal: npt.NDArray[np.int64],
+    names: list[str],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """First row and weight of each group, where some rows of one place are not equal, or nobody could tell."""
-    weights = weights_of(rows)
+    at, weights = places_of(rows)[order], weights_of(rows)[order]
     sums = np.add.reduceat(weights, firsts)
     doubtful = np.zeros(len(firsts), dtype=np.bool_)
     doubtful[np.searchsorted(firsts, unequal, "right") - 1] = True
-    lengths = np.diff(np.append(firsts, rows.num_rows))
+    lengths = np.diff(np.append(firsts, len(order)))
     members = np.flatnonzero(np.repeat(doubtful, lengths))
-    found, found_sums = total(rows.take(pa.array(members)), names)
+    found, found_sums = total(rows.take(pa.array(order[members])), names)
     firsts = np.concatenate((firsts[~doubtful], members[found]))
     sums = np.concatenate((sums[~doubtful], found_sums))
-    order = np.argsort(places_of(rows)[firsts], kind="stable")
-    return firsts[order], sums[order]
+    sorted_ = np.argsort(at[firsts], kind="stable")
+    return firsts[sorted_], sums[sorted_]

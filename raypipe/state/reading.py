@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from raypipe.codec import certainly_equal, comparable
+from raypipe.codec.rowequal import Flags
+from raypipe.codec.rowhash import Words
 from raypipe.contracts import TraceSchema
-from raypipe.state.equality import Flags, among, certainly_equal
+from raypipe.state.equality import among
 from raypipe.state.limits import Limits
 from raypipe.state.order import fit, merge, places_of, stored_schema
-from raypipe.state.places import LOWER_HALF, Words, first_places
+from raypipe.state.places import LOWER_HALF, first_places
 from raypipe.state.run import Run
 
 HIGHEST = (1 << 64) - 1
@@ -26,42 +29,65 @@ def probe(runs: Sequence[Run], keys: pa.Table, schema: TraceSchema) -> pa.Record
     if not names:
         parts = [part for run in runs for part in run.between(0, HIGHEST)]
         return merge(parts, schema) if parts else empty(schema)
-    batch = _one_batch(wanted)
+    batch = one_batch(wanted)
     firsts = first_places(batch, names)
-    order = np.argsort(firsts, kind="stable")
-    firsts, batch = firsts[order], batch.take(pa.array(order))
-    begins = np.concatenate(([True], firsts[1:] != firsts[:-1]))
-    fresh = np.flatnonzero(begins)
-    distinct = batch.take(pa.array(fresh))
-    # Whether each hash stands for one key, so that a row with another one is of no key.
-    told_apart = certainly_equal(batch, distinct.take(pa.array(np.cumsum(begins) - 1)), names).all()
-    parts = []
-    for run in runs:
-        for candidates, which in run.find(firsts[fresh]):
-            certain = certainly_equal(candidates, distinct.take(pa.array(which)), names)
-            rows = candidates
-            if not certain.all() and told_apart:
-                rows = candidates.filter(pa.array(certain))
-            elif not told_apart:
-                rows = candidates.filter(pa.array(_settled(candidates, certain, batch, firsts, names)))
-            if rows.num_rows:
-                parts.append(rows)
+    order = np.argsort(firsts)
+    parts = rows_of(runs, batch.take(pa.array(order)), firsts[order], names)
     if not parts:
         return empty(schema)
     return parts[0] if len(parts) == 1 else merge(parts, schema)
+
+
+def rows_of(runs: Sequence[Run], keys: pa.RecordBatch, firsts: Words, names: list[str]) -> list[pa.RecordBatch]:
+    """Stored rows of the keys, those of each run by themselves.
+
+    Args:
+        runs: To look in.
+        keys: In the order of their places; one may be there several times.
+        firsts: Lowest place of each.
+        names: Of the key's columns.
+    """
+    begins = np.ones(len(firsts), np.bool_)
+    begins[1:] = firsts[1:] != firsts[:-1]
+    # Whether each hash stands for one key that Arrow can compare, so that a row with another one is of no key.
+    distinct, told_apart = keys, comparable(keys, names)
+    if not begins.all():
+        again = np.flatnonzero(~begins)
+        told_apart &= bool(certainly_equal(keys.take(pa.array(again)), keys.take(pa.array(again - 1)), names).all())
+        distinct = keys.take(pa.array(np.flatnonzero(begins)))
+    parts = []
+    for run in runs:
+        for candidates, which in run.find(firsts if distinct is keys else firsts[begins]):
+            certain = certainly_equal(candidates, distinct.take(pa.array(which)), names)
+            if not (told_apart or certain.all()):
+                certain = _settled(candidates, certain, keys, firsts, names)
+            rows = candidates if certain.all() else candidates.filter(pa.array(certain))
+            if rows.num_rows:
+                parts.append(rows)
+    return parts
 
 
 def _settled(rows: pa.RecordBatch, certain: Flags, keys: pa.RecordBatch, firsts: Words, names: list[str]) -> Flags:
     """Whether the rows belong to a key, where several have one hash, or Arrow cannot compare."""
     doubtful = np.flatnonzero(~certain)
     doubted = rows.take(pa.array(doubtful))
-    same_hash = np.isin(firsts, places_of(doubted) & ~LOWER_HALF)
+    begins = np.searchsorted(firsts, places_of(doubted) & ~LOWER_HALF)
+    counts = np.searchsorted(firsts, places_of(doubted) | LOWER_HALF) - begins
+    row = np.repeat(np.arange(len(doubtful)), counts)
+    candidates = keys.take(pa.array(np.arange(len(row)) + np.repeat(begins - (np.cumsum(counts) - counts), counts)))
+    equal = certainly_equal(doubted.take(pa.array(row)), candidates, names)
     settled = certain.copy()
-    settled[doubtful] = among(doubted, keys.filter(pa.array(same_hash)), names)
+    settled[doubtful[row[equal]]] = True
+    if not comparable(doubted, names):
+        doubtful = np.flatnonzero(~settled)
+        settled[doubtful] = among(rows.take(pa.array(doubtful)), candidates, names)
     return settled
 
 
-def _one_batch(rows: pa.Table) -> pa.RecordBatch:
+def one_batch(rows: pa.Table) -> pa.RecordBatch:
+    """A table in one piece."""
+    if not rows.num_rows:
+        return pa.RecordBatch.from_pylist([], schema=rows.schema)
     combined = rows.combine_chunks().to_batches()
     return combined[0] if len(combined) == 1 else pa.concat_batches(combined)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from raypipe.engine.backoff import Backoff
-from raypipe.errors import MissingExtra, RaypipeError, Unavailable
+from raypipe.errors import Kind, MissingExtra, RaypipeError, Unavailable
 
 # Object stores answer "slow down" for seconds; what lasts longer is for whoever asked to decide.
 _TRIES = 5
@@ -34,20 +34,29 @@ class Remote:
         except (ImportError, ValueError) as error:
             raise RaypipeError(
                 f"Checkpoints cannot be kept at a {self._scheme}:// address.",
-                remedy="Install the fsspec driver of that store (for s3://: pip install s3fs), or use file://.",
+                kind=Kind.PIPELINE_FILE,
+                remedy="Install the fsspec driver of that store (for s3://: pip install s3fs), or name a folder.",
                 cause=error,
             ) from error
 
     def list(self, folder: str) -> dict[str, int]:
         """Names and bytes of the objects in a folder; none if it is not there."""
+        return {name: size for name, (kind, size) in self._entries(folder).items() if kind == "file"}
 
-        def listing() -> dict[str, int]:
+    def folders(self) -> set[str]:
+        """Names of the folders under the URL itself."""
+        return {name for name, (kind, _) in self._entries("").items() if kind == "directory"}
+
+    def _entries(self, folder: str) -> dict[str, tuple[str, int]]:
+        def listing() -> dict[str, tuple[str, int]]:
             self._files.invalidate_cache()
             try:
-                found = self._files.ls(f"{self._root}/{folder}", detail=True)
+                found = self._files.ls(f"{self._root}/{folder}".rstrip("/"), detail=True)
             except FileNotFoundError:
                 return {}
-            return {each["name"].rpartition("/")[2]: int(each["size"] or 0) for each in found if each["type"] == "file"}
+            return {
+                each["name"].rstrip("/").rpartition("/")[2]: (each["type"], int(each["size"] or 0)) for each in found
+            }
 
         return self._tried("listed", listing)
 
@@ -79,6 +88,17 @@ class Remote:
         def gone() -> None:
             try:
                 self._files.rm_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                return
+
+        self._tried("cleaned", gone)
+
+    def remove_folder(self, name: str) -> None:
+        """Removes a folder with all that is in it, if it is there."""
+
+        def gone() -> None:
+            try:
+                self._files.rm(f"{self._root}/{name}", recursive=True)
             except FileNotFoundError:
                 return
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.codec import checksum
+from raypipe.codec.rowhash import Words
 from raypipe.errors import StateLost
 from raypipe.state.order import places_of
-from raypipe.state.places import LOWER_HALF, Words
-from raypipe.state.search import find, sample
+from raypipe.state.places import LOWER_HALF
+from raypipe.state.search import Indexes, find, sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,23 @@ class Stored:
         )
 
 
+def _spans(at: Words, sampled: Words | None, firsts: Words) -> tuple[Indexes, Indexes]:
+    """For each key, by its lowest place, where its rows begin and end."""
+    begins = find(at, sampled, firsts)
+    lasts = firsts | LOWER_HALF  # no row lies there: see ``places.HIGHEST_ROW``
+    ends = begins + _below(at, begins, lasts)
+    # Most keys have one row or none; the end of the others has to be sought as well.
+    several = np.flatnonzero((ends > begins) & _below(at, ends, lasts))
+    if several.size:
+        ends[several] = find(at, sampled, lasts[several])
+    return begins, ends
+
+
+def _below(at: Words, indexes: Indexes, bounds: Words) -> npt.NDArray[np.bool_]:
+    """Whether there are rows at these indexes, with lower places than the bounds."""
+    return (at[np.minimum(indexes, len(at) - 1)] < bounds) & (indexes < len(at))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """Sorted rows of one trace, each once.
@@ -148,15 +166,16 @@ class Run:
                 continue
             batch = block.read()
             at = places_of(batch)
-            wanted = np.empty((high - low, 2), dtype=np.uint64)
-            wanted[:, 0] = firsts[low:high]
-            np.bitwise_or(firsts[low:high], LOWER_HALF, out=wanted[:, 1])
-            bounds = find(at, block.sampled, wanted.ravel()).reshape(wanted.shape)
-            begins, counts = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
-            total = int(counts.sum())
-            if not total:
+            begins, ends = _spans(at, block.sampled, firsts[low:high])
+            counts = ends - begins
+            hit = np.flatnonzero(counts)
+            if not hit.size:
                 continue
-            which = np.repeat(np.arange(low, high), counts)
-            shifts = begins - (np.cumsum(counts) - counts)
-            found.append((batch.take(pa.array(np.arange(total) + np.repeat(shifts, counts))), which))
+            begins, counts = begins[hit], counts[hit]
+            which, indexes = low + hit, begins
+            total = int(counts.sum())
+            if total > len(hit):
+                shifts = begins - (np.cumsum(counts) - counts)
+                which, indexes = np.repeat(which, counts), np.arange(total) + np.repeat(shifts, counts)
+            found.append((batch.take(pa.array(indexes)), which))
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from raypipe.state.places import Words
+from raypipe.codec.rowhash import Words
 
 _STRIDE = 64
 # A column that fits into the cache is as quickly searched without a sample.
@@ -26,7 +26,8 @@ def sample(at: Words) -> Words | None:
 
 def find(at: Words, sampled: Words | None, wanted: Words) -> Indexes:
     """For each wanted place, ascending, how many places are lower."""
-    if sampled is None:
+    # Of so many wanted places each one is close to the one before, and what is read for it is in the cache already.
+    if sampled is None or len(wanted) >= len(sampled):
         return np.searchsorted(at, wanted)
     after = np.searchsorted(sampled, wanted)
     found = np.maximum(after - 1, 0) * _STRIDE  # whose place is lower, unless it is the very first

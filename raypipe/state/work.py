@@ -8,13 +8,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 
-from raypipe.contracts import TraceSchema
+from raypipe.contracts import WEIGHT_FIELD, TraceSchema
 from raypipe.errors import InvariantBroken
 from raypipe.state.limits import Limits
-from raypipe.state.order import fit, merge, pieces, plain_schema, sort
-from raypipe.state.reading import merged, probe
+from raypipe.state.order import fit, merge, negated, pieces, places_of, plain_schema, sort
+from raypipe.state.places import LOWER_HALF, first_places
+from raypipe.state.reading import merged, one_batch, probe, rows_of
 from raypipe.state.run import Held, Run
 
 # Probing takes about as long for a key, run by run, as reading so many bytes in a row does.
@@ -58,9 +60,7 @@ class OpenTrace:
         self.added: list[Run] = []
         self._spilling: list[Future[list[Run]]] = []
         self._ground = ground
-        self._input = pa.schema(
-            [*plain_schema(schema.columns), pa.field("_raypipe_weight", pa.int64(), nullable=False)]
-        )
+        self._input = pa.schema([*plain_schema(schema.columns), WEIGHT_FIELD])
 
     @property
     def runs(self) -> list[Run]:
@@ -108,17 +108,42 @@ class OpenTrace:
                 self._spilling.append(self._ground.spill_later(self.schema, fitted.slice(begin, length)))
             return
         for piece in pieces(fitted, limits.spill_bytes):
-            ordered = sort(piece, self.schema)
-            if not ordered.num_rows:
-                continue
-            # As in a binary counter: few runs to probe, and a row is merged about log2(appends) times.
-            while self.added and self.added[-1].rows <= ordered.num_rows:
-                ordered = merge([*(block.read() for block in self.added.pop().blocks), ordered], self.schema)
-            if ordered.num_rows:
-                self.added.append(Run(name="", blocks=[Held(ordered)]))
-            if sum(run.bytes for run in self.added) >= limits.spill_bytes:
-                self.spilled.append(self._ground.spill(self.schema, self.added))
-                self.added = []
+            self._hold(sort(piece, self.schema))
+
+    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
+        """See ``Trace``."""
+        names = list(self.schema.key)
+        come = fit(rows, self.schema.columns, self.schema.name)
+        come = come.append_column(WEIGHT_FIELD, pa.array(np.ones(come.num_rows, np.int64)))
+        stored = sort(one_batch(come), self.schema)
+        keys, firsts = stored.select(names), places_of(stored) & ~LOWER_HALF
+        if gone.num_rows:
+            others = one_batch(fit(gone, keys.schema, self.schema.name))
+            firsts = np.concatenate((firsts, first_places(others, names)))
+            order = np.argsort(firsts, kind="stable")  # what is sorted already is found to be
+            keys, firsts = pa.concat_batches([keys, others]).take(pa.array(order)), firsts[order]
+        before = [negated(part) for part in rows_of(self.runs, keys, firsts, names)]
+        changes = merge([stored, *before], self.schema) if before else stored
+        told = self._told(changes)
+        if changes.nbytes > self._ground.limits.spill_bytes:
+            self.append(told)
+        else:
+            self._hold(changes)
+        return told
+
+    def _hold(self, ordered: pa.RecordBatch) -> None:
+        """Adds stored rows in order."""
+        if not ordered.num_rows:
+            return
+        limits = self._ground.limits
+        # As in a binary counter: few runs to probe, and a row is merged about log2(appends) times.
+        while self.added and self.added[-1].rows <= ordered.num_rows:
+            ordered = merge([*(block.read() for block in self.added.pop().blocks), ordered], self.schema)
+        if ordered.num_rows:
+            self.added.append(Run(name="", blocks=[Held(ordered)]))
+        if sum(run.bytes for run in self.added) >= limits.spill_bytes:
+            self.spilled.append(self._ground.spill(self.schema, self.added))
+            self.added = []
 
     def settle(self) -> None:
         """Waits until all large appends are written.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 # The capture's clock stands here before its first change; the journal calls everything before that 0.
 CLOCK_START = 1
+DEADLINE_S = 60.0
 OWNERS = ("ada", "grace", "édith", "小林", None)
 Rows = dict[int, tuple[object, ...]]
 
@@ -65,7 +66,7 @@ class Bank:
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.path, timeout=30.0)
+        connection = sqlite3.connect(self.path, timeout=DEADLINE_S)
         try:
             yield connection
         finally:
@@ -150,7 +151,7 @@ class Bank:
         with self._lock:
             return self._journal[-1][0]
 
-    def wait_for_capture(self, deadline_s: float = 30.0) -> None:
+    def wait_for_capture(self, deadline_s: float = DEADLINE_S) -> None:
         """Returns once raypipe's triggers are in place: from then on the journal and the clock agree."""
         deadline = time.monotonic() + deadline_s
         with self._connect() as connection:

@@ -154,6 +154,11 @@ class Scene:
         status = self.status()
         return {sink.name: sink.cut for sink in status.sinks} if status is not None else {}
 
+    def all_beyond(self, cut: int = 0) -> bool:
+        """Whether the newest run tells of sinks, and each of them holds a later cut than this one."""
+        cuts = self.cuts_of_sinks().values()
+        return bool(cuts) and all((held or 0) > cut for held in cuts)
+
     def check(self, *, caught_up: bool = False) -> int:
         """Compares every table of every sink with the bank's state at that sink's own cut; returns tables compared.
 

@@ -23,7 +23,7 @@ def test_an_older_run_is_fenced_says_so_and_exits_non_zero(scene: Scene) -> None
         assert older.returncode == FENCED_EXIT, output
         assert "later run" in output
         newer.send_signal(signal.SIGTERM)
-        scene.ended(newer, 20)
+        scene.ended(newer)
         scene.check()
     scene.settle()
     scene.check(caught_up=True)

@@ -20,8 +20,8 @@ def test_a_source_locked_for_thirty_seconds_is_read_on_afterwards(scene: Scene) 
         connection.execute("PRAGMA journal_mode = delete")  # under a WAL readers go on beside whoever writes
     run = scene.start()
     scene.bank.wait_for_capture()
-    wait_until(lambda: all(scene.cuts_of_sinks().values()), "the first commits")
-    with closing(sqlite3.connect(scene.bank.path, timeout=30.0, isolation_level=None)) as holder:
+    wait_until(scene.all_beyond, "the first commits")
+    with closing(sqlite3.connect(scene.bank.path, timeout=60.0, isolation_level=None)) as holder:
         scene.bank.burst(20)
         holder.execute("BEGIN EXCLUSIVE")
         holder.execute("UPDATE accounts SET note = note")
@@ -35,7 +35,7 @@ def test_a_source_locked_for_thirty_seconds_is_read_on_afterwards(scene: Scene) 
     scene.bank.burst(20)
     wait_until(lambda: said(scene) == "" and behind(scene) == 0, "the run to catch up")
     run.terminate()
-    output = scene.ended(run, 30)
+    output = scene.ended(run)
     assert run.returncode in (0, 143), output
     scene.check(caught_up=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 import pytest
@@ -11,7 +12,10 @@ from bank import ALL_SINKS, VIEW_SINK, VIEWS
 from scene import Scene, wait_until
 from test_kills import TABLES as STATELESS
 
-pytestmark = [pytest.mark.chaos, pytest.mark.ray]
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(600)]
+
+# Ray starts some thirty processes; beside other work that has taken more than a minute.
+DEADLINE_S = 180.0
 
 ACTORS = ("ReaderActor", "ConsumerActor", "StateActor", "SinkActor", "CoordinatorActor")
 TABLES = STATELESS + 2
@@ -40,11 +44,12 @@ def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(scene: Scene
         run = scene.start(local=())
         try:
             for kind in ACTORS:
-                wait_until(lambda kind=kind: bool(actor_pids(run, kind)), f"a {kind}")
+                wait_until(lambda kind=kind: bool(actor_pids(run, kind)), f"a {kind}", DEADLINE_S)
                 before = max((cut or 0 for cut in scene.cuts_of_sinks().values()), default=0)
                 wait_until(
-                    lambda before=before: all((cut or 0) > before for cut in scene.cuts_of_sinks().values()),
+                    partial(scene.all_beyond, before),
                     f"progress before the {kind} is killed",
+                    DEADLINE_S,
                 )
                 victims = actor_pids(run, kind)
                 assert victims, f"no {kind} to kill"
@@ -52,13 +57,14 @@ def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(scene: Scene
                     psutil.Process(pid).kill()
                 after = max(cut or 0 for cut in scene.cuts_of_sinks().values())
                 wait_until(
-                    lambda after=after: all((cut or 0) > after for cut in scene.cuts_of_sinks().values()),
+                    partial(scene.all_beyond, after),
                     f"recovery from the death of the {kind}",
+                    DEADLINE_S,
                 )
             assert run.poll() is None, "the run must survive its actors"
         finally:
             run.terminate()
-            output = scene.ended(run)
+            output = scene.ended(run, DEADLINE_S)
         assert run.returncode in (0, 143), output
     scene.settle()
     assert scene.check(caught_up=True) == TABLES
@@ -67,7 +73,7 @@ def test_every_kind_of_actor_may_die_under_load_and_the_run_goes_on(scene: Scene
 def test_the_driver_and_all_of_ray_may_die_and_the_next_run_resumes(scene: Scene) -> None:
     with scene.bank.busy(per_second=50):
         run = scene.start(local=())
-        wait_until(lambda: all(scene.cuts_of_sinks().values()), "the first commits")
+        wait_until(scene.all_beyond, "the first commits", DEADLINE_S)
         whole = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
         for process in whole:
             try:

@@ -42,7 +42,7 @@ def paused_and_overtaken(scene: Scene, point: str, await_successor: Callable[[Sc
         output = scene.ended(older)
     assert older.returncode == FENCED_EXIT, output
     newer.send_signal(signal.SIGTERM)
-    scene.ended(newer, 20)
+    scene.ended(newer)
     scene.check()
     scene.settle()
     scene.check(caught_up=True)

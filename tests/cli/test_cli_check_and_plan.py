@@ -136,7 +136,7 @@ def test_check_of_a_kafka_log_makes_no_topics(shop: Shop, raypipe: Command, kafk
     name = f"check{uuid.uuid4().hex[:8]}"
     shop.write(("sqlite:///var/log.db", f"kafka://{kafka.bootstrap}"), ("pipeline: shop", f"pipeline: {name}"))
     assert raypipe("check").code == Exit.OK
-    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=20).topics
+    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=60).topics
     assert not [topic for topic in topics if topic.startswith(name)]
 
 

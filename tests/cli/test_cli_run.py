@@ -174,7 +174,7 @@ def test_a_run_without_an_end_is_ended_cleanly_by_a_signal(
     running: subprocess.Popen[str], number: signal.Signals
 ) -> None:
     running.send_signal(number)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=60)
     assert running.returncode == Exit.OK, err
     assert json.loads(out.splitlines()[-1])["state"] == "stopped"
     assert "Traceback" not in err

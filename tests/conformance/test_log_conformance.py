@@ -18,7 +18,7 @@ from raypipe.errors import Fenced, SourceGap
 from raypipe.log import open_log
 from raypipe.model import OP, ORDINAL, ChangeBatch, Claim, Column, Cut, Op, TableName, TableSchema
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ class PostgresDatabase(Database):
 
 
 @pytest.fixture(params=["postgres18", "postgres15"])
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    # A poll that finds nothing then means that there is nothing, however slow the server is to tell.
+    monkeypatch.setattr("raypipe.sources.postgres.reader.PATIENCE_S", 60.0)
     server = request.getfixturevalue(request.param)
     stage = Stage(lambda folder: PostgresDatabase(server.url), tmp_path)
     yield stage

@@ -40,7 +40,7 @@ def test_a_demo_does_not_clear_the_ground_under_a_run_at_work(folder: Path) -> N
     )
     run.start()
     try:
-        assert begun.wait(30)
+        assert begun.wait(60)
         with pytest.raises(RaypipeError, match="is running pipeline shop"):
             run_demo(seconds=4, seed=1)
     finally:

@@ -70,9 +70,9 @@ def example(
 def drop_topics(kafka: KafkaCluster, pipeline: str) -> None:
     """The topics that a pipeline, or one whose name begins so, has made."""
     administrator = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    topics = [name for name in administrator.list_topics(timeout=20).topics if name.startswith(pipeline)]
+    topics = [name for name in administrator.list_topics(timeout=60).topics if name.startswith(pipeline)]
     for gone in administrator.delete_topics(topics).values() if topics else ():
-        gone.result(timeout=20)
+        gone.result(timeout=60)
 
 
 def raypipe(folder: Path, *words: str) -> str:

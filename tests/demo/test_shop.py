@@ -120,14 +120,14 @@ def test_a_writer_that_finds_the_database_locked_tries_again(database: Path) -> 
 
 def test_a_rate_is_kept(database: Path) -> None:
     with closing(Writer(ShopDesk(database), 1)) as writer:
-        assert 0.4 <= writer.work(transactions=26, rate=50, stop=Event()).seconds < 5
+        assert writer.work(transactions=26, rate=50, stop=Event()).seconds >= 0.4
 
 
 def test_writers_at_once_keep_every_order_worth_its_items_and_leave_when_told(database: Path) -> None:
     assert orders_worth_something_else(database) == 0
     before = contents(database)
     with Staff([("--database", str(database))] * 3, seed=1) as staff:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while len(contents(database)["audit"]) < len(before["audit"]) + 100 and time.monotonic() < deadline:
             assert staff.at_work() == 3
         tallies = staff.stop()
@@ -138,7 +138,7 @@ def test_writers_at_once_keep_every_order_worth_its_items_and_leave_when_told(da
 
 def test_a_writer_that_fails_is_told_of(tmp_path: Path) -> None:
     with Staff([("--database", str(tmp_path / "no-such-shop.db"))], seed=1) as staff:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while staff.at_work() and time.monotonic() < deadline:
             Event().wait(0.01)
         with pytest.raises(RuntimeError, match="1 of 1 writers failed"):

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,7 @@ class Lines:
             self.lines.append(line.rstrip("\n"))
 
     def join(self) -> None:
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=DEADLINE_S)
 
 
 class ReaderProcess:
@@ -284,11 +284,15 @@ class Arena:
                 found[table, tuple(row)] += 1
         return found
 
-    def check(self, deadline_s: float = DEADLINE_S) -> list[Anomaly]:
+    def check(self, deadline_s: float = DEADLINE_S, wanted: Collection[Kind] = ()) -> list[Anomaly]:
         """Lets everything come to rest and tells what is wrong with what happened since the last check.
 
         The writers hold, the followers get what the journal says was committed (or not, in time); then the histories
         are compared, and the fold of all records with the tables.
+
+        Args:
+            deadline_s: What has not come by then is missing.
+            wanted: These kinds are waited for beyond that: a reader that does wrong may be slow to do it.
         """
         with self.journal.held():
             source = self.source()
@@ -298,11 +302,16 @@ class Arena:
                     return True
                 return self.records.rows() == source and not self._unseen()
 
+            def found() -> list[Anomaly]:
+                return [*anomalies(*self._since_last_check()), *_differences(self.records.rows(), source)]
+
             with suppress(AssertionError):  # what did not come in time is told below
                 wait_until(at_rest, "rest", deadline_s)
-            found = [*anomalies(*self._since_last_check()), *_differences(self.records.rows(), source)]
+            with suppress(AssertionError):
+                wait_until(lambda: {anomaly.kind for anomaly in found()}.issuperset(wanted), "what is wrong")
+            told = found()
             self._episode = [len(self.journal.writes), *(len(follower.polls) for follower in self.followers)]
-        return found
+        return told
 
     def _reads(self) -> bool:
         return self.reader.process.poll() is None

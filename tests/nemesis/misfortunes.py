@@ -42,6 +42,8 @@ def _ended(arena: Arena, what: str, end: Callable[[], int]) -> str:
     ended: list[int] = []
 
     def some() -> bool:
+        reader = arena.reader
+        assert reader.process.poll() is None, f"the reader ended with {reader.process.returncode}: {reader.said[-5:]}"
         ended.append(end())
         return ended[-1] > 0
 
@@ -190,7 +192,7 @@ def coordinator_killed(arena: Arena, chance: random.Random) -> str:
     """The broker that coordinates the transactions of the arena's writer."""
     admin = AdminClient({"bootstrap.servers": arena.lab.kafka.bootstrap})
     partition = _java_hash(ControlTopics(arena.pipeline).transactional_id("shop")) % TRANSACTION_PARTITIONS
-    topic = admin.list_topics("__transaction_state", timeout=10).topics["__transaction_state"]
+    topic = admin.list_topics("__transaction_state", timeout=60).topics["__transaction_state"]
     broker = next(one for one in arena.lab.kafka.brokers if one.node == topic.partitions[partition].leader)
     _down_and_up(arena, chance, [broker])
     return f"broker {broker.node}"

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from cluster.services.ports import claimed_ports
 from raypipe.demo import shop
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
 
 
 @dataclass
@@ -33,14 +34,14 @@ class Head:
     environment: dict[str, str]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def head(short_path: Path) -> Iterator[Head]:
+    with claimed_ports(2) as (port, dashboard):
+        yield from started(short_path, port, dashboard)
+
+
+def started(short_path: Path, port: int, dashboard: int) -> Iterator[Head]:
+    """A head on these ports, ended in the end."""
     token = short_path / "token"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -49,11 +50,10 @@ def head(short_path: Path) -> Iterator[Head]:
     }
     token.write_text("0123456789abcdef" * 4)
     token.chmod(0o600)
-    dashboard = free_port()
     process = subprocess.Popen(
         [
             *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"),
-            *(f"--port={free_port()}", "--node-ip-address=127.0.0.1", f"--temp-dir={short_path}/ray"),
+            *(f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={short_path}/ray"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--object-store-memory=200000000"),
         ],
         cwd=short_path,

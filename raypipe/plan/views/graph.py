@@ -220,11 +220,14 @@ class Graph:
         fields = pa.schema([pa.field(field.name, plain(field.type)) for field in sums])
         self._sandbox.register(before, fields.empty_table())
         expressions = [f"t.{quote(name)}" for name in key]
-        sql = adding(f"{from_} AS t", quote(before), f"{quote(rest)} AS t", expressions, slots.all, typed)
+        sql, again = (
+            adding(f"{from_} AS t", quote(before), theirs, expressions, slots.all, typed)
+            for theirs in (None, f"{quote(rest)} AS t")
+        )
         first = beginning(f"{from_} AS t", expressions, slots.all, typed)
         try:
-            self._sandbox.ask(f"DESCRIBE {sql}")
-            self._sandbox.ask(f"DESCRIBE {first}")
+            for statement in (sql, again, first):
+                self._sandbox.ask(f"DESCRIBE {statement}")
         except duckdb.Error:
             return None
         self.operators.append(
@@ -236,6 +239,7 @@ class Graph:
                     name=f"{out}.sums", columns=fields, types=tuple(each.partition(" ")[2] for each in columns)
                 ),
                 sql=sql,
+                again=again if slots.extremes else "",
                 first=first,
                 whole=results_of(quote(before), made.columns.names, len(key), typed),
                 extremes=bool(slots.extremes),

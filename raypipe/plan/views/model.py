@@ -216,7 +216,8 @@ class Algebraic:
         input: Relation it reads.
         key: Columns of the input; empty for one group of all, which is always there.
         sums: What is remembered of each group, by ``k0`` …; see ``plan.views.sums``.
-        sql: Over ``leaf_names(out, 3)``: changes, remembered groups, rows of groups that lost an extreme.
+        sql: Over the first two of ``leaf_names(out, 3)``: changes, and remembered groups.
+        again: Over all three, the last being all rows of groups that lost an extreme; empty without extremes.
         first: Over the first of them: all rows, each once, when nothing is remembered.
         whole: Over the second of them: what the groups are.
         extremes: Whether it must find the rows of a group.
@@ -227,6 +228,7 @@ class Algebraic:
     key: tuple[str, ...]
     sums: Relation
     sql: str
+    again: str
     first: str
     whole: str
     extremes: bool

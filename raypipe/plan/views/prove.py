@@ -126,11 +126,10 @@ def _run(sandbox: Sandbox, operator: Linear | Bilinear | Keyed, inputs: Sequence
 
 def _added(sandbox: Sandbox, operator: Algebraic, rows: pa.Table) -> pa.Table:
     """Groups of rows, added to none."""
-    changes, before, rest = leaf_names(operator.out.name, 3)
+    changes, before, _ = leaf_names(operator.out.name, 3)
     weighted = rows.append_column(WEIGHT, pa.array(np.ones(rows.num_rows, np.int64)))
     sandbox.register(changes, weighted)
     sandbox.register(before, operator.sums.columns.empty_table())
-    sandbox.register(rest, weighted.slice(0, 0))
     made = sandbox.query(operator.sql)
     sandbox.register(before, made.filter(made.column("came")).select(operator.sums.columns.names))
     return sandbox.query(operator.whole).cast(operator.out.columns)

@@ -121,18 +121,26 @@ class Slots:
 
 
 def adding(
-    changes: str, before: str, rest: str, keys: Sequence[str], slots: Sequence[Slot], results: Sequence[tuple[str, str]]
+    changes: str,
+    before: str,
+    rest: str | None,
+    keys: Sequence[str],
+    slots: Sequence[Slot],
+    results: Sequence[tuple[str, str]],
 ) -> str:
     """The statement that carries groups over an epoch.
 
     Its columns: the key ``k0`` …, the number of rows ``n`` and the slots as they are afterwards; ``b_n`` and ``b_``
     with each slot as they were; ``o0`` … the results afterwards, ``p0`` … before; ``came`` and ``was``, whether the
-    group is there and was; ``told``, whether results differ; ``lost``, whether ``rest`` must hold its rows.
+    group is there and was; ``told``, whether results differ; ``lost``, whether all of its rows are needed.
+
+    Changes are added up by themselves first: so an aggregate sees a row once, and none has a FILTER, which costs more.
 
     Args:
         changes: FROM item, called ``t``, of changed rows with their weights; each once if there are extremes.
         before: Name of the remembered rows of the same groups.
-        rest: FROM item, called ``t``, of all rows of groups whose extreme went; their weights do not count.
+        rest: FROM item, called ``t``, of all rows of groups whose extreme went; their weights do not count. None while
+            that is not known.
         keys: Expressions over ``t``; none for one group of all.
         slots: What is remembered.
         results: Expressions over slots in braces, with their types.
@@ -141,37 +149,30 @@ def adding(
     sums = [slot for slot in slots if not slot.extreme]
     extremes = [slot for slot in slots if slot.extreme]
     keyed = [f"{key} AS {name}" for key, name in zip(keys, names, strict=True)]
-    parts = [
-        _select([*names, "n", *(slot.name for slot in slots), "0 AS w", "1 AS kind"], before),
-        _select(
-            [
-                *keyed,
-                f"t.{WEIGHT} AS n",
-                *(f"{slot.value} AS {slot.name}" for slot in slots),
-                f"t.{WEIGHT} AS w",
-                "0 AS kind",
-            ],
-            changes,
-        ),
-    ]
-    if extremes:
-        values = (f"{slot.value if slot.extreme else 0} AS {slot.name}" for slot in slots)
-        parts.append(_select([*keyed, "0 AS n", *values, "0 AS w", "2 AS kind"], rest))
+    # By number: a column of the rows may be called like one of ours.
+    grouped = f" GROUP BY {', '.join(str(place + 1) for place in range(len(keys)))}" if keys else ""
+    added = [*keyed, f"coalesce(sum(t.{WEIGHT}), 0)::BIGINT AS n"]
+    added += [f"coalesce(sum({slot.value}), 0)::{slot.type} AS {slot.name}" for slot in sums]
+    for slot in extremes:
+        for prefix, condition in (("c", f"t.{WEIGHT} > 0"), ("g", f"t.{WEIGHT} < 0")):
+            added.append(f"{slot.extreme}(CASE WHEN {condition} THEN {slot.value} END) AS {prefix}_{slot.name}")
+    parts = [f"added AS ({_select(added, changes)}{grouped})"]
+    source = f"added AS a LEFT JOIN {before} AS b ON {_same(names, 'b')}"
+    if rest is not None:
+        found = [*keyed, *(f"{slot.extreme}({slot.value}) AS r_{slot.name}" for slot in extremes), "true AS again"]
+        parts.append(f"rest AS ({_select(found, rest)}{grouped})")
+        source += f" LEFT JOIN rest AS r ON {_same(names, 'r')}"
     totals = [
-        *names,
+        # As it was told before: 0.0 and -0.0 are one group.
+        *(f"coalesce(b.{name}, a.{name}) AS {name}" for name in names),
         *_total("n", "BIGINT"),
         *(each for slot in sums for each in _total(slot.name, slot.type)),
-        "coalesce(bool_or(kind = 1), false) AS was",
-        "coalesce(bool_or(kind = 2), false) AS again",
+        "b.n IS NOT NULL AS was",
+        "false AS again" if rest is None else "coalesce(r.again, false) AS again",
     ]
     for slot in extremes:
-        for prefix, condition in (
-            ("c", "kind = 0 AND w > 0"),
-            ("g", "kind = 0 AND w < 0"),
-            ("b", "kind = 1"),
-            ("r", "kind = 2"),
-        ):
-            totals.append(f"{slot.extreme}({slot.name}) FILTER ({condition}) AS {prefix}_{slot.name}")
+        totals += [f"a.c_{slot.name}", f"a.g_{slot.name}", f"b.{slot.name} AS b_{slot.name}"]
+        totals.append(f"NULL::{slot.type} AS r_{slot.name}" if rest is None else f"r.r_{slot.name}")
     present = "n > 0" if keys else "true"
     afterwards = [
         "*",
@@ -194,12 +195,15 @@ def adding(
     ]
     differ = " OR ".join(["came <> was", "lost", *(f"{name} IS DISTINCT FROM {old[name]}" for name in remembered)])
     told = " OR ".join(["came <> was", *(f"o{place} IS DISTINCT FROM p{place}" for place in range(len(results)))])
-    grouped = f" GROUP BY {', '.join(names)}" if names else ""
     return (
-        f"WITH parts AS ({' UNION ALL '.join(parts)}), totals AS (SELECT {', '.join(totals)} FROM parts{grouped}),"
+        f"WITH {', '.join(parts)}, totals AS ({_select(totals, source)}),"
         f" groups AS (SELECT {', '.join(afterwards)} FROM totals),"
         f" shown AS (SELECT {', '.join(shown)} FROM groups WHERE {differ}) SELECT *, {told} AS told FROM shown"
     )
+
+
+def _same(names: Sequence[str], other: str) -> str:
+    return " AND ".join(f"a.{name} IS NOT DISTINCT FROM {other}.{name}" for name in names) or "true"
 
 
 def beginning(rows: str, keys: Sequence[str], slots: Sequence[Slot], results: Sequence[tuple[str, str]]) -> str:
@@ -241,10 +245,7 @@ def _select(items: Sequence[str], source: str) -> str:
 
 
 def _total(name: str, type_: str) -> tuple[str, str]:
-    return (
-        f"coalesce(sum({name}), 0)::{type_} AS {name}",
-        f"coalesce(sum({name}) FILTER (kind = 1), 0)::{type_} AS b_{name}",
-    )
+    return f"(a.{name} + coalesce(b.{name}, 0))::{type_} AS {name}", f"coalesce(b.{name}, 0)::{type_} AS b_{name}"
 
 
 def _afterwards(slot: Slot) -> str:

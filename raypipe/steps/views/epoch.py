@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from raypipe.contracts import StateStore, TraceSchema, Work
 from raypipe.errors import StateLost
-from raypipe.model import ChangeBatch, Cut
+from raypipe.model import ChangeBatch, Cut, TableSchema
 from raypipe.plan.model import Plan
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.views import Scan, ViewPlan
@@ -41,21 +41,25 @@ class Progress:
     Attributes:
         loaded: Branches whose load has begun, by trace of the input.
         live: Fingerprints of the views that its traces hold.
+        again: Relations that are told whole when somebody goes on from this version: what it holds of them was computed
+            a second time, and may differ from what the sinks were told in the last bits of floating point numbers.
     """
 
     loaded: dict[str, frozenset[int]] = field(default_factory=dict)
     live: set[str] = field(default_factory=set)
+    again: frozenset[str] = frozenset()
 
     def to_json(self) -> str:
         """One line; ``from_json`` reads it back."""
         loaded = {name: sorted(branches) for name, branches in sorted(self.loaded.items())}
-        return json.dumps({"loaded": loaded, "live": sorted(self.live)})
+        return json.dumps({"loaded": loaded, "live": sorted(self.live), "again": sorted(self.again)})
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
         """Reads what ``to_json`` wrote."""
         fields = json.loads(text)
-        return cls({name: frozenset(branches) for name, branches in fields["loaded"].items()}, set(fields["live"]))
+        loaded = {name: frozenset(branches) for name, branches in fields["loaded"].items()}
+        return cls(loaded, set(fields["live"]), frozenset(fields.get("again", ())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +70,13 @@ class Needs:
         wanted: Relations that feed them and come from here.
         awaited: Those of them whose load a sink awaits: it takes nothing of one before its TRUNCATE.
         lowest: No other sink that is fed from here holds a lower cut.
+        carried: There are none: the state is carried on to where its sinks are already.
     """
 
     wanted: frozenset[str]
     awaited: frozenset[str]
     lowest: bool = True
+    carried: bool = False
 
 
 class Views:
@@ -106,6 +112,7 @@ class Views:
         self._plans = {step.name: step for step in plan.steps}
         self._steps = steps
         self._wanted = frozenset(wanted) & below
+        self._inexact = frozenset(name for name in self._wanted if _found_by_floats(self._plans[name].schema))
         self._feeds = dict(self._made_feeds(plan))
         self.inputs = frozenset(self._read()) - below
         self.between = frozenset(self._read()) & below
@@ -169,10 +176,16 @@ class Views:
         Raises:
             StateLost: there is no state to go on from, and the sinks need it.
         """
-        versions = set.intersection(*map(set, exchange.gather(tuple(store.versions()))))
-        if after is not None and after.number in versions:
+        held = tuple(store.versions())
+        progress = Progress()
+        if after is not None and after.number in held:
             progress = Progress.from_json(store.note(after.number))
-            whole = self._above(needs.awaited)
+        told = exchange.gather((held, progress.again))
+        versions = set.intersection(*(set(each) for each, _ in told))
+        if after is not None and after.number in versions:
+            again = frozenset().union(*(relations for _, relations in told))
+            whole = frozenset() if needs.carried else self._above(needs.awaited | again)
+            progress.again = self._inexact if needs.carried else frozenset()
             return Epoch(self, store.begin(after.number), progress, upto, exchange, whole=whole)
         if upto.number in versions:
             work = store.begin(upto.number)
@@ -382,3 +395,13 @@ def stateful_inputs(plan: Plan, wanted: Collection[str]) -> frozenset[str]:
             needed.update(step.inputs)
             read.update(step.inputs)
     return frozenset(read) - below
+
+
+def _found_by_floats(schema: TableSchema) -> bool:
+    """Whether a sink finds a row by floating point numbers: it has no key, so all of its values tell it."""
+    return not schema.key and any(_holds_floats(column.type) for column in schema.columns)
+
+
+def _holds_floats(type_: pa.DataType) -> bool:
+    inner = [type_.field(place).type for place in range(type_.num_fields)]
+    return pa.types.is_floating(type_) or any(map(_holds_floats, inner))

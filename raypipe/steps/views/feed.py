@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.contracts import WEIGHT_FIELD, Trace, TraceSchema
@@ -19,7 +20,17 @@ from raypipe.model import BRANCH, IMAGE, OP, ChangeBatch, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.types import plain
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import Multiset, ascends, empty, fitted, given, negated, scanned, weighted
+from raypipe.steps.views.multiset import (
+    Multiset,
+    ascends,
+    counts_once,
+    empty,
+    fitted,
+    given,
+    negated,
+    scanned,
+    weighted,
+)
 from raypipe.steps.views.portion import Ahead, Portion, joined, numbered, numbers_of
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
@@ -125,28 +136,16 @@ class Feed:
         changes = _chosen(rows, alive)
         self._check_images(changes)
         anew = bool(emptied) and self._schema.branches == 1
-        stays: np.ndarray | None = None
-        if self._schema.key:
-            come, gone, stays = self._by_key(changes, None if anew else trace)
+        if self._schema.key and not emptied:
+            delta, stays = self._replaced(changes, trace)
         else:
-            come, gone = self._by_weight(changes)
-        if emptied:
-            before = self._emptied(trace, emptied)
-            if anew:
-                trace.clear()
-            else:
-                gone = pa.concat_tables([negated(before), self._outside(gone, emptied)])
-        # Each key comes once: there is nothing to add up if nothing goes, as after a TRUNCATE.
-        fresh = stays is not None and not gone.num_rows
-        delta = come if fresh else self._multiset.total(self._held, [come, gone])
-        if delta.num_rows:
-            trace.append(delta)
+            delta, stays = self._renewed(changes, trace, emptied)
         return Fed(
             changes=delta.select(weighted(self.columns).names),
             emptied=bool(emptied),
             whole=anew,
             loaded=loaded | frozenset(emptied),
-            ahead=_of_those(ahead, alive, stays) if ahead and fresh else {},
+            ahead=_of_those(ahead, alive, stays, delta) if ahead else {},
         )
 
     def contents(self, trace: Trace) -> pa.Table:
@@ -157,6 +156,39 @@ class Feed:
     def is_loaded(self, loaded: frozenset[int]) -> bool:
         """Whether the loads of all branches have begun."""
         return len(loaded) == self._schema.branches
+
+    def _replaced(self, changes: pa.Table, trace: Trace) -> tuple[pa.Table, np.ndarray]:
+        """The last image of each key stands for what there was of it; flags of the changes that are there then."""
+        stays = np.zeros(changes.num_rows, np.bool_)
+        if not changes.num_rows:
+            return empty(self._held), stays
+        changes = changes.combine_chunks()
+        last = self._multiset.last(changes, self._identity)
+        present = _COMES[changes.column(OP).to_numpy()[last]]
+        come = changes.select(self._held.names).take(pa.array(last[present]))
+        gone = changes.select(list(self._identity)).take(pa.array(last[~present]))
+        stays[last] = present
+        return fitted(trace.replace(come, gone), weighted(self._held)), stays
+
+    def _renewed(self, changes: pa.Table, trace: Trace, emptied: set[int]) -> tuple[pa.Table, np.ndarray]:
+        """Likewise after branches were emptied, and for relations without a key."""
+        anew = bool(emptied) and self._schema.branches == 1
+        stays = np.zeros(changes.num_rows, np.bool_)
+        if self._schema.key:
+            come, gone, stays = self._by_key(changes, None if anew else trace)
+        else:
+            come, gone = self._by_weight(changes)
+        if emptied:
+            before = self._emptied(trace, emptied)
+            if anew:
+                trace.clear()
+            else:
+                gone = pa.concat_tables([negated(before), self._outside(gone, emptied)])
+        # After a TRUNCATE each key is there once, and nothing goes.
+        delta = come if anew and self._schema.key else self._multiset.total(self._held, [come, gone])
+        if delta.num_rows:
+            trace.append(delta)
+        return delta, stays
 
     def _by_key(self, changes: pa.Table, trace: Trace | None) -> tuple[pa.Table, pa.Table, np.ndarray]:
         """Rows that are there afterwards, rows that were there before, of all changed keys; flags of the former."""
@@ -246,14 +278,17 @@ class Feed:
             ) from None
 
 
-def coming(rows: pa.Table) -> np.ndarray:
+def coming(rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Which of the selected rows are images that may be there afterwards."""
-    come: np.ndarray = _COMES[rows.column(OP).to_numpy()]
-    return come & (rows.column(IMAGE).to_numpy() == Image.FULL)
+    come: npt.NDArray[np.bool_] = _COMES[rows.column(OP).to_numpy()]
+    come &= rows.column(IMAGE).to_numpy() == Image.FULL
+    return come
 
 
-def _of_those(ahead: Ahead, alive: np.ndarray, stays: np.ndarray | None) -> Ahead:
-    """What is made of rows that are alive and stay, weighted."""
+def _of_those(ahead: Ahead, alive: np.ndarray, stays: np.ndarray, delta: pa.Table) -> Ahead:
+    """What is made of the rows that stay, weighted; nothing unless the changes are exactly those, all of them new."""
+    if not counts_once(delta) or delta.num_rows != np.count_nonzero(stays):
+        return {}
     counts = alive.copy()
     counts[alive] = stays
     chosen = {}

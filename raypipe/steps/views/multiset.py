@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypipe.codec import certainly_equal, hashes
 from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
 from raypipe.errors import InvariantBroken
 from raypipe.plan.sandbox import Sandbox
@@ -20,6 +21,8 @@ from raypipe.plan.scope import quote
 _ROW = "_raypipe_row"
 # Looking so few keys up costs less than finding out which of them are there twice.
 _FEW_KEYS = 4096
+# So few are grouped before they are hashed.
+_FEW_ROWS = 2048
 
 
 class Multiset:
@@ -58,14 +61,15 @@ class Multiset:
 
     def last(self, rows: pa.Table, names: Sequence[str]) -> np.ndarray:
         """Where the last row of each key is, ascending."""
-        numbered = rows.select(list(names)).append_column(_ROW, pa.array(np.arange(rows.num_rows)))
-        if told_by_bytes(numbered.schema):
-            grouped = numbered.group_by(list(names), use_threads=False).aggregate([(_ROW, "max")])
-            return np.sort(grouped.column(f"{_ROW}_max").to_numpy())
+        keys = rows.select(list(names))
+        if told_by_bytes(keys.schema):
+            found = _lasts(keys)
+            if found is not None:
+                return found
+        numbered = keys.append_column(_ROW, pa.array(np.arange(rows.num_rows)))
         key = ", ".join(quote(name) for name in names)
         sql = f"SELECT max({_ROW}) AS {_ROW} FROM _raypipe_changes GROUP BY {key} ORDER BY {_ROW}"
-        found = self._sandbox.run(sql, {"_raypipe_changes": numbered})
-        places: np.ndarray = found.column(_ROW).to_numpy()
+        places: np.ndarray = self._sandbox.run(sql, {"_raypipe_changes": numbered}).column(_ROW).to_numpy()
         return places
 
     def keys(self, parts: Iterable[tuple[pa.Table, Sequence[str]]]) -> pa.Table:
@@ -79,9 +83,34 @@ class Multiset:
         if together.num_rows <= _FEW_KEYS:
             return together
         if told_by_bytes(together.schema):
-            return together.group_by(together.column_names, use_threads=False).aggregate([])
+            found = _lasts(together)
+            if found is not None:
+                return together.take(pa.array(found))
         found = self._sandbox.run("SELECT DISTINCT * FROM _raypipe_keys", {"_raypipe_keys": together})
         return found.cast(together.schema)
+
+
+def _lasts(keys: pa.Table) -> np.ndarray | None:
+    """Where the last of each key is, ascending; None if that is not for their hashes to say."""
+    batch = in_one(keys)
+    (hashed,) = hashes(batch, batch.schema.names)
+    order = np.argsort(hashed)
+    ordered = hashed[order]
+    tied = np.zeros(len(order), np.bool_)
+    np.equal(ordered[1:], ordered[:-1], out=tied[1:])
+    if not tied.any():
+        return np.arange(len(order))
+    again = np.flatnonzero(tied)
+    one, other = (batch.take(pa.array(order[places])) for places in (again, again - 1))
+    if not certainly_equal(one, other, batch.schema.names).all():
+        return None
+    return np.sort(np.maximum.reduceat(order, np.flatnonzero(~tied)))
+
+
+def in_one(rows: pa.Table) -> pa.RecordBatch:
+    """A table in one piece."""
+    batches = rows.combine_chunks().to_batches()
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def counts_once(rows: pa.Table) -> bool:
@@ -137,12 +166,32 @@ def _is_plain(type_: pa.DataType) -> bool:
 
 
 def _grouped(rows: pa.Table, columns: pa.Schema) -> pa.Table:
+    """Many rows are hashed first: only those that share a hash may be equal, and the others stay as they are."""
+    if rows.num_rows < _FEW_ROWS:
+        return _added_up(rows, columns)
+    batch = in_one(rows)
+    (hashed,) = hashes(batch, columns.names)
+    order = np.argsort(hashed)
+    ordered = hashed[order]
+    tied = np.flatnonzero(ordered[1:] == ordered[:-1])
+    alone = np.ones(rows.num_rows, np.bool_)
+    alone[order[tied]] = alone[order[tied + 1]] = False
+    parts = [_present(rows if not tied.size else rows.filter(pa.array(alone)))]
+    if tied.size:
+        parts.append(_added_up(rows.filter(pa.array(~alone)), columns))
+    return pa.concat_tables(parts)
+
+
+def _added_up(rows: pa.Table, columns: pa.Schema) -> pa.Table:
     """In the order in which each row first comes."""
     made = rows.group_by(columns.names, use_threads=False).aggregate([(WEIGHT, "sum")])
-    weights = made.column(f"{WEIGHT}_sum")
-    made = made.select(columns.names).append_column(WEIGHT_FIELD, weights)
-    present = weights.to_numpy() != 0
-    return made if present.all() else made.filter(pa.array(present))
+    made = made.select(columns.names).append_column(WEIGHT_FIELD, made.column(f"{WEIGHT}_sum"))
+    return _present(made)
+
+
+def _present(rows: pa.Table) -> pa.Table:
+    present = rows.column(WEIGHT).to_numpy() != 0
+    return rows if present.all() else rows.filter(pa.array(present))
 
 
 def fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:

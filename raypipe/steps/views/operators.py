@@ -174,10 +174,12 @@ class Operators:
             before = sums.probe(self.multiset.keys([(changes, plan.key)]))
         else:
             before = scanned(sums)
-        made = self._added(plan, changes, before, changes.slice(0, 0))
+        made = self._added(plan, changes, before)
         lost = made.filter(made.column("lost"))
         if lost.num_rows:
-            made = self._added(plan, changes, before, self._rest(plan, changes, lost.select(plan.sums_key), traces))
+            made = pa.concat_tables(
+                [made.filter(pc.invert(made.column("lost"))), self._again(plan, changes, before, lost, traces)]
+            )
         came, was = (made.column(name).to_numpy() for name in ("came", "was"))
         told = made.column("told").to_numpy()
         keys = list(plan.sums_key)
@@ -204,25 +206,35 @@ class Operators:
         groups = made.select([*keys, *results]).rename_columns(plan.out.columns.names).cast(plan.out.columns)
         return given(groups, 1), given(made.select(plan.sums.columns.names).cast(plan.sums.columns), 1)
 
-    def _added(self, plan: Algebraic, changes: pa.Table, before: pa.Table, rest: pa.Table) -> pa.Table:
-        leaves = zip(leaf_names(plan.out.name, 3), (changes, before, rest), strict=True)
-        return self._sandbox.run(plan.sql, dict(leaves))
+    def _added(self, plan: Algebraic, changes: pa.Table, before: pa.Table, *rest: pa.Table) -> pa.Table:
+        leaves = dict(zip(leaf_names(plan.out.name, 3), (changes, before, *rest), strict=False))
+        return self._sandbox.run(plan.again if rest else plan.sql, leaves)
 
-    def _rest(self, plan: Algebraic, changes: pa.Table, lost: pa.Table, traces: Traces) -> pa.Table:
-        """All rows that the groups have now that lost an extreme."""
+    def _again(self, plan: Algebraic, changes: pa.Table, before: pa.Table, lost: pa.Table, traces: Traces) -> pa.Table:
+        """Groups that lost an extreme, with all rows that they have now."""
+        # As wide as the first time, or the statement would be planned anew.
+        types, remembered_types = changes.schema, before.schema
         trace = traces(plan.input, plan.key)
         columns = trace.schema.columns
-        if not plan.key:
-            return self.multiset.total(columns, [self.everything(plan, trace), changes])
-        before = trace.probe(lost.rename_columns(list(plan.key)))
-        same = " AND ".join(
-            f"c.{quote(name)} IS NOT DISTINCT FROM l.{key}" for name, key in zip(plan.key, plan.sums_key, strict=True)
-        )
-        theirs = self._sandbox.run(
-            f"SELECT c.* FROM _raypipe_changes c WHERE EXISTS (SELECT 1 FROM _raypipe_lost l WHERE {same})",
-            {"_raypipe_changes": changes, "_raypipe_lost": lost},
-        )
-        return self.multiset.total(columns, [before, theirs])
+        keys = list(plan.sums_key)
+        if plan.key:
+            held = trace.probe(lost.select(keys).rename_columns(list(plan.key)))
+            same = " AND ".join(
+                f"c.{quote(name)} IS NOT DISTINCT FROM l.{key}" for name, key in zip(plan.key, keys, strict=True)
+            )
+            theirs = self._sandbox.run(
+                f"SELECT c.* FROM _raypipe_changes c WHERE EXISTS (SELECT 1 FROM _raypipe_lost l WHERE {same})",
+                {"_raypipe_changes": changes, "_raypipe_lost": lost.select(keys)},
+            )
+            changes = fitted(theirs, types)
+        else:
+            held = self.everything(plan, trace)
+        before = lost.filter(lost.column("was"))
+        remembered = plan.sums.columns.names[len(keys) :]
+        before = before.select([*keys, *(f"b_{name}" for name in remembered)]).rename_columns([*keys, *remembered])
+        before = fitted(given(before, 1), remembered_types)
+        rest = self.multiset.total(columns, [held, changes])
+        return self._added(plan, changes, before, fitted(rest.select(types.names), types))
 
     @staticmethod
     def _difference(
@@ -231,7 +243,7 @@ class Operators:
         """Rows as they are, coming, and as they were, going."""
         columns = relation.columns
         now, then = (
-            fitted(made.filter(pa.array(there)).select(chosen).rename_columns(columns.names), columns)
+            fitted(made.select(chosen).filter(pa.array(there)).rename_columns(columns.names), columns)
             for there, chosen in zip((came, was), names, strict=True)
         )
         return pa.concat_tables([negated(given(then, 1)), given(now, 1)])

@@ -90,18 +90,18 @@ def _by_bytes(schema: TableSchema, changes: pa.Table) -> tuple[pa.Table, np.ndar
 def _by_statement(schema: TableSchema, changes: pa.Table, sandbox: Sandbox) -> tuple[pa.Table, np.ndarray]:
     """The same where only DuckDB knows."""
     keys = ", ".join(quote(name) for name in schema.key)
-    sandbox.register("_raypipe_told", changes)
-    rows = sandbox.query(
+    rows = sandbox.run(
         f"SELECT *, dense_rank() OVER (ORDER BY {keys}) - 1 AS _raypipe_place FROM _raypipe_told "
-        f"ORDER BY _raypipe_place, {WEIGHT}"
+        f"ORDER BY _raypipe_place, {WEIGHT}",
+        {"_raypipe_told": changes},
     )
     return rows.drop_columns(["_raypipe_place"]), rows.column("_raypipe_place").to_numpy()
 
 
 def _unkeyed(changes: pa.Table, sandbox: Sandbox) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    sandbox.register("_raypipe_told", changes)
-    rows = sandbox.query(
-        f"SELECT * FROM _raypipe_told ORDER BY {WEIGHT} > 0, ALL".replace(", ALL", _everything(changes))
+    rows = sandbox.run(
+        f"SELECT * FROM _raypipe_told ORDER BY {WEIGHT} > 0, ALL".replace(", ALL", _everything(changes)),
+        {"_raypipe_told": changes},
     )
     weights = rows.column(WEIGHT).to_numpy()
     repeated = np.repeat(np.arange(len(weights)), np.abs(weights))

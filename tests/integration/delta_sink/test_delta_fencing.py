@@ -22,6 +22,7 @@ from raypipe.sinks.delta.marks import Marks, owner_of, write_generation, write_m
 from raypipe.sinks.delta.reduce import GONE
 from raypipe.sinks.delta.stage import Spool
 
+DEADLINE_S = 60
 OWNER = owner_of("shop", "lake", "orders")
 LOAD = changes(ORDERS, (TRUNCATE,), (READ, 1, day(1), "a"), (READ, 2, day(2), "b"))
 MORE = pa.table({"id": [3], "day": pa.array([day(3)]), "v": ["late"]})
@@ -140,7 +141,7 @@ def test_a_process_paused_between_its_check_and_its_commit_writes_nothing_when_i
     wait_until_stopped(process)
     lab.open(2)
     os.kill(process.pid, signal.SIGCONT)
-    assert process.wait(30) == 7
+    assert process.wait(DEADLINE_S) == 7
     assert (lab.rows(), lab.held().cut, lab.held().generation) == ([(1, day(1), "a")], cut(1), 2)
     lab.epoch(changes(schema, (INSERT, 2, day(2), "new")))
     assert lab.rows() == [(1, day(1), "a"), (2, day(2), "new")]
@@ -151,7 +152,7 @@ def test_a_killed_process_leaves_the_epoch_whole_or_not_at_all(tmp_path: Path, p
     lab = Lab(tmp_path, sink_table())
     lab.open(1)
     lab.epoch(LOAD)
-    assert run(tmp_path, "merge", f"{point}=kill").wait(30) == -signal.SIGKILL
+    assert run(tmp_path, "merge", f"{point}=kill").wait(DEADLINE_S) == -signal.SIGKILL
     done = point == "sink.commit.after"
     assert lab.open(2).cut == cut(2 if done else 1)
     assert ((3, day(3), "late") in lab.rows()) == done
@@ -160,7 +161,7 @@ def test_a_killed_process_leaves_the_epoch_whole_or_not_at_all(tmp_path: Path, p
 
 def test_a_process_that_ran_to_its_end_exits_cleanly(tmp_path: Path) -> None:
     Lab(tmp_path, sink_table()).open(1)
-    assert [run(tmp_path, "overwrite", "").wait(30) for _ in range(3)] == [0, 0, 0]
+    assert [run(tmp_path, "overwrite", "").wait(DEADLINE_S) for _ in range(3)] == [0, 0, 0]
 
 
 def test_without_the_fence_a_writer_that_was_overtaken_gets_through(lab: Lab) -> None:

@@ -49,12 +49,12 @@ class Office:
 
     def work_on(self) -> None:
         """A few more rows."""
-        with closing(sqlite3.connect(self.source, timeout=10)) as connection, connection:
+        with closing(sqlite3.connect(self.source, timeout=DEADLINE_S)) as connection, connection:
             connection.executemany("INSERT INTO papers VALUES (?, x'02')", [(n,) for n in range(1000, 1010)])
 
     def work(self) -> None:
         """Two MiB that do not compress, a change and a delete."""
-        with closing(sqlite3.connect(self.source, timeout=10)) as connection, connection:
+        with closing(sqlite3.connect(self.source, timeout=DEADLINE_S)) as connection, connection:
             connection.executemany("INSERT INTO papers VALUES (?, randomblob(4096))", [(n,) for n in range(2, 514)])
             connection.execute("UPDATE papers SET body = x'01' WHERE id = 1")
             connection.execute("DELETE FROM papers WHERE id = 7")
@@ -182,7 +182,7 @@ def test_a_source_whose_disk_is_full_is_read_all_the_same(disk: Disk, tmp_path: 
     settled(office.plan())
     with running(office.plan()) as run:
         run.says(lambda status: status.state == "running")
-        with closing(sqlite3.connect(office.source, timeout=10)) as connection, connection:
+        with closing(sqlite3.connect(office.source, timeout=DEADLINE_S)) as connection, connection:
             connection.execute("INSERT INTO papers VALUES (2, randomblob(4096))")
         disk.fill()
         run.says(caught_up(office))

@@ -25,9 +25,9 @@ def leave_open(port: int, transactional_id: str, partitions: Sequence[tuple[str,
         transactional_id: Whoever has it is fenced.
         partitions: Topic and number.
     """
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         body = _text(transactional_id) + struct.pack(">i", 60_000)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             _, error, producer, epoch = struct.unpack(">ihqh", _asked(sock, _INIT_PRODUCER_ID, body))
             if error == 0:

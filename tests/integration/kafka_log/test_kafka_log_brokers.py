@@ -123,7 +123,7 @@ def test_a_reader_waits_for_a_leader_that_moves(three: KafkaCluster) -> None:
         reading = (batch for part in parts for batch in log.read(part))
         found = [next(reading) for _ in range(3)]
         admin = AdminClient({"bootstrap.servers": three.bootstrap})
-        leader = admin.list_topics(topic(pipeline), timeout=10).topics[topic(pipeline)].partitions[0].leader
+        leader = admin.list_topics(topic(pipeline), timeout=60).topics[topic(pipeline)].partitions[0].leader
         broker = next(one for one in three.brokers if one.node == leader)
         broker.kill()
         found += list(reading)
@@ -172,18 +172,19 @@ def given_up(admin: AdminClient, log: KafkaLog, pipeline: str) -> bool:
 def test_a_log_whose_broker_is_away_says_so_and_goes_on_when_it_is_back(
     single: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("log", "query", "transaction", "follow"):
-        monkeypatch.setattr(f"raypipe.log.kafka.{module}.ANSWER_S", 3.0)
     pipeline, url = new_pipeline(), url_of(single)
     log = KafkaLog.create(url, pipeline)
     try:
         claim = log.claim(pipeline)
         put(log, claim, "1", 1)
         single.brokers[0].kill()
-        with pytest.raises((Unavailable, OutcomeUnknown)):
-            put(log, claim, "2", 2)
-        with pytest.raises(Unavailable, match=r"does not answer|did not answer"):
-            log.last_cut()
+        with monkeypatch.context() as impatient:
+            for module in ("log", "query", "transaction", "follow"):
+                impatient.setattr(f"raypipe.log.kafka.{module}.ANSWER_S", 3.0)
+            with pytest.raises((Unavailable, OutcomeUnknown)):
+                put(log, claim, "2", 2)
+            with pytest.raises(Unavailable, match=r"does not answer|did not answer"):
+                log.last_cut()
         single.brokers[0].start()
 
         def back() -> bool:

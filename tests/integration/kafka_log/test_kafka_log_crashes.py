@@ -136,13 +136,14 @@ def test_a_commit_hidden_behind_the_open_transaction_of_another_instance_is_not_
         stuck = east.begin("east", claim)
         # As far as commit goes before it commits: the record is in the cuts topic, and undecided.
         stuck._prepare("e1", True, ())
-        monkeypatch.setattr("raypipe.log.kafka.follow.ANSWER_S", 1.0)
-        with pytest.raises(OutcomeUnknown):
-            put(shop, claim, "2", 2)
-        renewed = again.renew(claim)
-        assert again.position("shop") == "1", "the commit is hidden"
-        with pytest.raises(Unavailable, match="has not ended"):
-            again.begin("shop", renewed)
+        with monkeypatch.context() as impatient:
+            impatient.setattr("raypipe.log.kafka.follow.ANSWER_S", 1.0)
+            with pytest.raises(OutcomeUnknown):
+                put(shop, claim, "2", 2)
+            renewed = again.renew(claim)
+            assert again.position("shop") == "1", "the commit is hidden"
+            with pytest.raises(Unavailable, match="has not ended"):
+                again.begin("shop", renewed)
         stuck.abort()
         with pytest.raises(OutcomeUnknown, match="still committing"):
             again.begin("shop", renewed)

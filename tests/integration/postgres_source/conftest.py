@@ -9,6 +9,12 @@ from postgres_database import Database
 from reading import Reading
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll that finds nothing means that there is nothing, however slow the server is to tell."""
+    monkeypatch.setattr("raypipe.sources.postgres.reader.PATIENCE_S", 60.0)
+
+
 @pytest.fixture(params=["postgres18", "postgres15"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     database = Database(request.getfixturevalue(request.param).url)

@@ -259,7 +259,7 @@ def _wait_for_standby(server, name: str) -> None:
 
 
 def _await(condition) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
 

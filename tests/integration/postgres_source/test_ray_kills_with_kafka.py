@@ -27,9 +27,9 @@ from raypipe.plan.model import Plan
 from raypipe.spec import load
 from raypipe.verify import verify
 
-pytestmark = [pytest.mark.chaos, pytest.mark.ray]
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(600)]
 
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
 
 
 class RayRun:

@@ -55,7 +55,7 @@ def test_tables_are_loaded_again_by_command_while_the_pipeline_runs(database, tm
 
 
 def await_that(condition) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         Event().wait(0.05)

@@ -18,7 +18,7 @@ from raypipe.sources.postgres.pgoutput import Scanner
 from raypipe.sources.postgres.types import TYPES_SQL, Catalog
 from raypipe.sources.postgres.wire import CopyStream
 
-WITHIN_S = 30.0
+WITHIN_S = 60.0
 
 
 class Lab:

@@ -29,14 +29,14 @@ def server(services_home: Home, request: pytest.FixtureRequest) -> Iterator[Post
         yield started
 
 
-def connected(server: PostgresServer, timeout_s: float = 30) -> pg8000.native.Connection:
+def connected(server: PostgresServer) -> pg8000.native.Connection:
     return pg8000.native.Connection(
         SUPERUSER,
         password=server.password,
         host="127.0.0.1",
         port=server.port,
         database="postgres",
-        timeout=timeout_s,
+        timeout=60,
     )
 
 
@@ -74,8 +74,9 @@ def test_two_private_postgres_are_two_systems(services_home: Home, server: Postg
 
 
 def test_a_paused_postgres_is_silent_until_it_is_resumed(server: PostgresServer) -> None:
-    connection = connected(server, timeout_s=0.5)
+    connection = connected(server)
     try:
+        connection._usock.settimeout(0.5)
         server.pause()
         with pytest.raises((TimeoutError, pg8000.native.InterfaceError)):
             connection.run("SELECT 1")
@@ -190,7 +191,7 @@ def read(bootstrap: str) -> bytes | None:
 
 def leader_of(bootstrap: str) -> int:
     administrator = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    return int(administrator.list_topics("kept", timeout=30).topics["kept"].partitions[0].leader)
+    return int(administrator.list_topics("kept", timeout=60).topics["kept"].partitions[0].leader)
 
 
 def await_condition(holds: Callable[[], bool], within_s: float = 60) -> None:

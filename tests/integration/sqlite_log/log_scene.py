@@ -15,7 +15,7 @@ from raypipe.log.sqlite import SqliteLog
 from raypipe.model import ChangeBatch, Claim, Column, Cut, Op, TableName, TableSchema
 
 TOPIC = "p.shop.main.t"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 _SCHEMA = TableSchema(
     table=TableName("shop", "main", "t"),

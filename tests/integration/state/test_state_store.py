@@ -325,7 +325,7 @@ def test_work_ends_once(tmp_path: Path) -> None:
 
 def test_different_rows_of_one_place_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a hash so poor that everything collides."""
-    monkeypatch.setattr("raypipe.state.places._mix", lambda words: words.__iand__(words.dtype.type(0x1_0000_0001)))
+    monkeypatch.setattr("raypipe.codec.rowhash._mix", lambda words: words.__iand__(words.dtype.type(0x1_0000_0001)))
     rows = [((number % 50 if number % 7 else None, f"text {number % 5}"), number % 3 - 1) for number in range(500)]
     model = Model(PAIR)
     model.append(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_model import Model, Row, keys_of, plain, schema_of, told, weighted
 
-from raypipe.contracts import TraceSchema
+from raypipe.contracts import WEIGHT, TraceSchema
 from raypipe.state import Limits, Store
 from raypipe.state.places import LOWER_HALF, first_places, places
 
@@ -76,9 +77,15 @@ def opened(folder: Path, *schemas: TraceSchema, generation: int = 1, limits: Lim
 def test_a_trace_is_the_multiset_of_what_was_appended_at_every_version(data: st.DataObject) -> None:
     schema, row = data.draw(traces())
     appended = st.lists(st.tuples(row, WEIGHTS), max_size=12)
-    with tempfile.TemporaryDirectory(prefix="rpstate") as made:
+    with tempfile.TemporaryDirectory(prefix="rpstate") as made, ExitStack() as stores:
         folder = Path(made)
-        store = opened(folder, schema)
+
+        def open_again() -> Store:
+            store = opened(folder, schema)
+            stores.callback(store.close)  # also where Hypothesis ends an example half way
+            return store
+
+        store = open_again()
         models: dict[int | None, Model] = {None: Model(schema)}
         ever: dict[int, Model] = {}
         for _ in range(data.draw(st.integers(1, 12))):
@@ -108,7 +115,7 @@ def test_a_trace_is_the_multiset_of_what_was_appended_at_every_version(data: st.
                 work.abort()
             else:
                 store.close()
-                store = opened(folder, schema)
+                store = open_again()
             if data.draw(st.booleans(), label="merge"):
                 store.settle()
             if data.draw(st.integers(0, 3), label="forget") == 3:
@@ -123,6 +130,38 @@ def test_a_trace_is_the_multiset_of_what_was_appended_at_every_version(data: st.
             with store.begin(number) as work:
                 assert told(work.trace("t").rows()) == model.all()
         store.close()
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_rows_stand_for_all_that_there_were_of_their_keys(data: st.DataObject) -> None:
+    schema, row = data.draw(traces())
+    if not schema.key:
+        return
+    rows = st.lists(row, max_size=10, unique_by=lambda one: tuple(plain(value) for value in key_part(schema, one)))
+    with tempfile.TemporaryDirectory(prefix="rpstate") as made, closing(opened(Path(made), schema)) as store:
+        model = Model(schema)
+        for version in range(1, data.draw(st.integers(2, 8))):
+            work = store.begin(version - 1 or None)
+            for _ in range(data.draw(st.integers(1, 3), label="replacements")):
+                come = data.draw(rows)
+                taken = {tuple(plain(value) for value in key_part(schema, one)) for one in come}
+                keys = [key_part(schema, one) for one in data.draw(st.lists(row, max_size=5))]
+                gone = [key for key in keys if tuple(plain(value) for value in key) not in taken]
+                before = model.probe([*gone, *(key_part(schema, one) for one in come)])
+                added = work.trace("t").replace(
+                    weighted(schema, [(one, 1) for one in come]).drop_columns([WEIGHT]), keys_of(schema, gone)
+                )
+                after = model.copy()
+                after.rows.subtract(before)
+                after.append([(one, 1) for one in come])
+                after.rows.subtract(model.rows)
+                assert told(added) == after.all()
+                model.rows.update(after.rows)
+                assert told(work.trace("t").rows()) == model.all()
+            work.commit(version)
+            if data.draw(st.booleans(), label="merge"):
+                store.settle()
 
 
 @settings(max_examples=300)

@@ -16,7 +16,7 @@ from raypipe.spec import load
 FILE = """\
 pipeline: views
 log: sqlite:///log.db
-sources:
+{checkpoints}sources:
   shop: {{url: "sqlite:///shop.db", tables: [customers, orders, notes]}}
 steps:
   paid:
@@ -63,7 +63,7 @@ sinks:
   office:
     url: "sqlite:///office.db"
     tables: {{totals: {{from: totals}}, named: {{from: named}}, words: {{from: words}}{more}}}
-limits: {{state_shards: {shards}}}
+limits: {{state_shards: {shards}, checkpoint_seconds: 3600}}
 """
 # Orders have no time of their own; this one lies up to eleven years before the end of 2030.
 MOMENT = "(TIMESTAMP '2030-12-31' - to_days(cents))"
@@ -73,9 +73,10 @@ TOTALS = "SELECT customer, count(*) AS n, sum(cents) AS cents, sum(rate) AS rate
 class Shop:
     """A folder with a source and a pipeline file."""
 
-    def __init__(self, folder: Path, seed: int, shards: int = 1) -> None:
+    def __init__(self, folder: Path, seed: int, shards: int = 1, checkpoints: str = "") -> None:
         self.folder = folder
         self.shards = shards
+        self.checkpoints = checkpoints
         self._chance = random.Random(seed)
         self.execute(
             "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT)",
@@ -85,14 +86,15 @@ class Shop:
         self.write()
 
     def write(self, totals: str = TOTALS, more: str = "") -> None:
-        text = FILE.format(totals=totals, more=more, moment=MOMENT, shards=self.shards)
+        checkpoints = f"checkpoints: {self.checkpoints}\n" if self.checkpoints else ""
+        text = FILE.format(totals=totals, more=more, moment=MOMENT, shards=self.shards, checkpoints=checkpoints)
         (self.folder / "pipeline.yaml").write_text(text)
 
     def plan(self) -> Plan:
         return assemble(load(self.folder / "pipeline.yaml"))
 
     def execute(self, *statements: str) -> None:
-        connection = sqlite3.connect(self.folder / "shop.db", timeout=30)
+        connection = sqlite3.connect(self.folder / "shop.db", timeout=60)
         try:
             connection.executescript(";\n".join(statements) + ";")
         finally:

@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def add(folder: Path, *tasks: tuple[int, str, int]) -> None:
-    with closing(sqlite3.connect(folder / "shop.db", timeout=30)) as shop, shop:
+    with closing(sqlite3.connect(folder / "shop.db", timeout=60)) as shop, shop:
         shop.executemany("INSERT INTO tasks VALUES (?, ?, ?)", tasks)
 
 
@@ -70,7 +70,7 @@ def running(folder: Path) -> Iterator[None]:
 
 def held(folder: Path, table: str) -> list[tuple[object, ...]]:
     try:
-        with closing(sqlite3.connect(folder / "office.db", timeout=30)) as office:
+        with closing(sqlite3.connect(folder / "office.db", timeout=60)) as office:
             return office.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
     except sqlite3.OperationalError:
         return []  # not made yet

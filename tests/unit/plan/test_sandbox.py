@@ -66,7 +66,7 @@ def test_a_statement_that_takes_too_long_is_stopped_and_the_next_one_runs() -> N
         began = time.monotonic()
         with pytest.raises(LimitExceeded, match=r"stopped after 0\.05 s"):
             sandbox.query("SELECT sum(a.range * b.range) FROM range(100_000_000) a, range(100_000_000) b")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         assert sandbox.query("SELECT 1").num_rows == 1
     finally:
         sandbox.close()
@@ -95,7 +95,7 @@ def test_the_watchdog_ends_with_its_sandbox() -> None:
     closed.close()
     del forgotten
     gc.collect()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while watchdogs() > before and time.monotonic() < deadline:
         threading.Event().wait(0.01)
     assert watchdogs() == before

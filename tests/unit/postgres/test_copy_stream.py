@@ -19,7 +19,7 @@ from raypipe.sources.postgres.refusals import PostgresError
 from raypipe.sources.postgres.tls import TlsSocket
 from raypipe.sources.postgres.wire import CopyStream, standby_status
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from raypipe.errors import Kind, RaypipeError
-from raypipe.spec import PipelineFileError, Source, Url, parse, redact, resolve_url
+from raypipe.spec import PipelineFileError, Source, Url, parse, redact, resolve_folder, resolve_place, resolve_url
 
 FOLDER = Path("/data/shop")
 
@@ -105,3 +105,12 @@ def test_a_wrong_url_is_refused_without_showing_it() -> None:
     with pytest.raises(PipelineFileError) as told:
         parse(text, file="p.yaml", folder=FOLDER)
     assert "hunter2" not in str(told.value)
+
+
+def test_a_place_is_a_url_of_any_scheme_or_a_folder(tmp_path: Path) -> None:
+    environment = {"BUCKET": "s3://here/it"}
+    assert resolve_place("${env:BUCKET}/raypipe", FOLDER, environment) == "s3://here/it/raypipe"
+    assert resolve_place("../saved", FOLDER) == "/data/saved"
+    assert str(resolve_folder("${env:PLACE:-var}/state", FOLDER, {})) == "/data/shop/var/state"
+    with pytest.raises(RaypipeError, match="not a URL"):
+        resolve_folder("${env:BUCKET}", FOLDER, environment)

@@ -30,6 +30,15 @@ class MemoryTrace:
         )
         return found.to_arrow_table().cast(self._arrow)
 
+    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
+        keys = pa.concat_tables([rows.select(list(self.schema.key)), gone])
+        before = self.probe(keys)
+        parts = [(rows.cast(self.schema.columns), 1), (before.drop_columns([WEIGHT]), -1)]
+        weighted = [part.append_column(WEIGHT, pa.array([sign] * part.num_rows, pa.int64())) for part, sign in parts]
+        delta = self._added_up(pa.concat_tables(weighted))
+        self.append(delta)
+        return delta
+
     def should_scan(self, keys: int) -> bool:
         return False
 
@@ -44,14 +53,17 @@ class MemoryTrace:
         self.held = self._arrow.empty_table()
 
     def append(self, rows: pa.Table) -> None:
-        self._database.register("rows", pa.concat_tables([self.held, rows.cast(self._arrow)]))
+        self.held = self._added_up(pa.concat_tables([self.held, rows.cast(self._arrow)]))
+        assert min(self.held[WEIGHT].to_pylist(), default=1) > 0, "a trace holds a row less than not at all"
+
+    def _added_up(self, rows: pa.Table) -> pa.Table:
+        self._database.register("rows", rows)
         names = ", ".join(f'"{name}"' for name in self.schema.columns.names)
         total = self._database.sql(
             f"SELECT {names}, sum({WEIGHT})::BIGINT AS {WEIGHT} FROM rows GROUP BY ALL HAVING sum({WEIGHT}) <> 0 "
             "ORDER BY ALL"
         )
-        self.held = total.to_arrow_table().cast(self._arrow)
-        assert min(self.held[WEIGHT].to_pylist(), default=1) > 0, "a trace holds a row less than not at all"
+        return total.to_arrow_table().cast(self._arrow)
 
 
 class MemoryWork:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raypipe_memory_state import MemoryState
+from raypipe_memory_state import MemoryState, MemoryTrace
 
 from raypipe.errors import InvariantBroken, StateLost
 from raypipe.model import (
@@ -32,7 +32,6 @@ from raypipe.model import (
 from raypipe.plan import InstancePlan, Plan, compile_step, oracle_sql, order_steps
 from raypipe.plan.views.clocks import CLOCK, clock_row
 from raypipe.steps import Flow, Needs, Views
-from raypipe.steps.views import feed
 
 ORDERS = TableSchema(
     table=TableName("shop", "main", "orders"),
@@ -294,7 +293,8 @@ def test_the_same_epoch_again_gives_the_same_bytes() -> None:
 
 
 def test_forgetting_what_a_key_held_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "negated", lambda rows: rows.slice(0, 0))
+    replace = MemoryTrace.replace
+    monkeypatch.setattr(MemoryTrace, "replace", lambda trace, rows, gone: replace(trace, rows, gone.slice(0, 0)))
     assert any(_goes_wrong(seed) for seed in range(5))
 
 

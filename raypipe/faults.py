@@ -40,6 +40,7 @@ POINTS = (
     "source.acknowledge.after",
     "epoch.begin",
     "epoch.step.after",
+    "epoch.slice.output",
     "epoch.views.before",
     "epoch.views.after",
     "state.open.claimed",

@@ -1,5 +1,6 @@
 """Stateful steps: a SELECT taken apart into operators, each of which keeps its own SQL up to date."""
 
+from raypipe.plan.views.by_row import ByRow, by_row
 from raypipe.plan.views.model import (
     WEIGHT,
     Algebraic,
@@ -20,6 +21,7 @@ __all__ = [
     "WEIGHT",
     "Algebraic",
     "Bilinear",
+    "ByRow",
     "Clock",
     "Keyed",
     "KeyedInput",
@@ -29,5 +31,6 @@ __all__ = [
     "Scan",
     "Union",
     "ViewPlan",
+    "by_row",
     "leaf_names",
 ]

@@ -74,7 +74,7 @@ class FlinkSideBySide:
         by_figure: dict[str, Sample] = {}
         notes = [
             f"Flink {flink.version} ({flink.java}), one task, object reuse, {JVM}, checkpoints every 10 s; raypipe in"
-            " one process",
+            " one process, which decodes the files with DuckDB and pyarrow, or reads its log",
             "what counts begins when each side has answered the question over a small input, JVM and JIT warm, its"
             " answer compared",
         ]

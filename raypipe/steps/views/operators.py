@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.contracts import Trace
+from raypipe.contracts import WEIGHT, Trace
 from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
@@ -27,6 +27,7 @@ from raypipe.steps.views.multiset import (
     given,
     negated,
     scanned,
+    told_by_bytes,
     weighted,
 )
 
@@ -56,7 +57,7 @@ class Operators:
         """Each changed row by itself."""
         if plan.renames:
             chosen = changes.select([*plan.renames, changes.column_names[-1]])
-            return chosen.rename_columns(weighted(plan.out.columns).names)
+            return chosen.rename_columns([*plan.out.columns.names, WEIGHT])
         return self._weighted(plan, [changes])
 
     def clock(self, plan: Clock, at: float, trace: Trace) -> pa.Table:
@@ -219,14 +220,7 @@ class Operators:
         keys = list(plan.sums_key)
         if plan.key:
             held = trace.probe(lost.select(keys).rename_columns(list(plan.key)))
-            same = " AND ".join(
-                f"c.{quote(name)} IS NOT DISTINCT FROM l.{key}" for name, key in zip(plan.key, keys, strict=True)
-            )
-            theirs = self._sandbox.run(
-                f"SELECT c.* FROM _raypipe_changes c WHERE EXISTS (SELECT 1 FROM _raypipe_lost l WHERE {same})",
-                {"_raypipe_changes": changes, "_raypipe_lost": lost.select(keys)},
-            )
-            changes = fitted(theirs, types)
+            changes = fitted(self._of_groups(changes, plan.key, lost.select(keys)), types)
         else:
             held = self.everything(plan, trace)
         before = lost.filter(lost.column("was"))
@@ -235,6 +229,18 @@ class Operators:
         before = fitted(given(before, 1), remembered_types)
         rest = self.multiset.total(columns, [held, changes])
         return self._added(plan, changes, before, fitted(rest.select(types.names), types))
+
+    def _of_groups(self, rows: pa.Table, key: Sequence[str], groups: pa.Table) -> pa.Table:
+        """The rows of some groups."""
+        if len(key) == 1 and told_by_bytes(rows.select(list(key)).schema):
+            wanted = groups.column(0).combine_chunks().cast(rows.column(key[0]).type)
+            return rows.filter(pc.is_in(rows.column(key[0]), value_set=wanted))
+        names = zip(key, groups.column_names, strict=True)
+        same = " AND ".join(f"c.{quote(name)} IS NOT DISTINCT FROM l.{group}" for name, group in names)
+        return self._sandbox.run(
+            f"SELECT c.* FROM _raypipe_changes c WHERE EXISTS (SELECT 1 FROM _raypipe_lost l WHERE {same})",
+            {"_raypipe_changes": rows, "_raypipe_lost": groups},
+        )
 
     @staticmethod
     def _difference(

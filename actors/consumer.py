@@ -8,10 +8,10 @@ from typing import Any
 
 import ray
 
-from actors.data_executor import RayDataExecutor, SharedExecutor
+from actors.data_executor import RayDataExecutor
 from actors.remote_state import RemoteState
 from actors.sink import RemoteSink, commit_together
-from raypipe.contracts import EpochOutcome, Log
+from raypipe.contracts import EpochOutcome
 from raypipe.local.carry import carry
 from raypipe.local.crew import topics_of, topics_to_relations
 from raypipe.local.demand import Demand
@@ -66,12 +66,10 @@ class ConsumerActor:
             state: Handles of the state actors; none without stateful steps.
             needs: What the sinks need of it.
         """
-        executor = self._executor(
-            upto.bytes - (after.bytes if after is not None else 0),
-            frozenset(table.relation for name in sinks for table in self._units[name]),
-            RemoteState(state) if needs.wanted else None,
-            needs,
-        )
+        executor = self._executor(upto.bytes - (after.bytes if after is not None else 0))
+        if needs.wanted:
+            wanted = frozenset(table.relation for name in sinks for table in self._units[name])
+            executor = StatefulExecutor(executor, RemoteState(state).begin, self._demand.inputs, wanted, needs)
         return carry(
             executor=executor,
             sinks={name: RemoteSink(actor, name, self._units[name]) for name, actor in sinks.items()},
@@ -85,35 +83,18 @@ class ConsumerActor:
     def carry_state(self, after: Cut, upto: Cut, state: Sequence[Any]) -> None:
         """Carries the state alone; see ``local.stateful.carry_state``."""
         topics = topics_of(self._plan, self._demand.inputs)
-        executor = self._streaming(upto.bytes - after.bytes, topics)
+        executor = self._executor(upto.bytes - after.bytes, topics)
         carry_state(executor, RemoteState(state).begin, self._demand.inputs, after, upto)
 
     def interrupt(self) -> None:
         """The run is ending: throw the epoch in hand away."""
         self._stopping.set()
 
-    def _executor(self, size_bytes: int, wanted: frozenset[str], state: RemoteState | None, needs: Needs) -> Executor:
-        """Of an epoch: what sinks take, and what stateful steps make for them."""
-        if size_bytes < self._threshold:
-            inline = self._streaming(size_bytes, self._relations)
-            if state is None:
-                return inline
-            return StatefulExecutor(inline, state.begin, self._demand.inputs, wanted, needs)
-        shards = state.shards if state is not None else 0
-        dataset = RayDataExecutor(self._plan, self._log(), self._relations, self._streamed, wanted, shards)
-        return SharedExecutor(dataset, state, needs) if state is not None else dataset
-
-    def _streaming(self, size_bytes: int, relations: Mapping[str, str]) -> Executor:
-        """Makes what comes of the log batch by batch."""
-        log = self._log()
-        if size_bytes >= self._threshold:
-            return RayDataExecutor(self._plan, log, relations, self._streamed, self._streamed)
-        return InlineExecutor(log, self._local.flow, relations)
-
-    def _log(self) -> Log:
-        """Of this thread."""
+    def _executor(self, size_bytes: int, relations: Mapping[str, str] | None = None) -> Executor:
+        relations = self._relations if relations is None else relations
         if not hasattr(self._local, "log"):
             self._local.log = open_existing_log(self._plan.log, pipeline=self._plan.pipeline)
             self._local.flow = Flow(self._plan, self._streamed)
-        log: Log = self._local.log
-        return log
+        if size_bytes >= self._threshold:
+            return RayDataExecutor(self._plan, self._local.log, relations, self._streamed)
+        return InlineExecutor(self._local.log, self._local.flow, relations)

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from actors.asking import answer
-from raypipe.local.stateful import Output
+from raypipe.local.stateful import Output, StateEpoch
 from raypipe.model import ChangeBatch, Cut
 from raypipe.steps import Needs
 
@@ -25,18 +25,13 @@ class RemoteState:
     def __init__(self, actors: Sequence[Any]) -> None:
         self._actors = actors
 
-    @property
-    def shards(self) -> int:
-        """How many there are."""
-        return len(self._actors)
-
-    def begin(self, after: Cut | None, upto: Cut, needs: Needs) -> RemoteEpoch:
+    def begin(self, after: Cut | None, upto: Cut, needs: Needs) -> StateEpoch:
         """See ``Stateful.begin``; an error shows later."""
-        return RemoteEpoch(self._actors, after, upto, needs)
+        return _RemoteEpoch(self._actors, after, upto, needs)
 
 
-class RemoteEpoch:
-    """See ``StateEpoch``. Calls keep their order, a few are under way at a time."""
+class _RemoteEpoch:
+    """Calls keep their order, a few are under way at a time."""
 
     UNDER_WAY = 4
 
@@ -53,18 +48,10 @@ class RemoteEpoch:
 
     def feed(self, relation: str, batch: ChangeBatch) -> None:
         """See ``StateEpoch``; every shard takes its own rows out."""
-        self._make_room()
-        given = ray.put(batch) if len(self._actors) > 1 else batch
-        self._calls.append([actor.feed.remote(self._token, relation, given) for actor in self._actors])
-
-    def take_in(self, block: Any) -> None:
-        """Passes on a block of a dataset, by reference: each shard takes its own rows out of the object store."""
-        self._make_room()
-        self._calls.append([actor.take_in.remote(self._token, block) for actor in self._actors])
-
-    def _make_room(self) -> None:
         while len(self._calls) >= self.UNDER_WAY:
             self._wait(self._calls.popleft())
+        given = ray.put(batch) if len(self._actors) > 1 else batch
+        self._calls.append([actor.feed.remote(self._token, relation, given) for actor in self._actors])
 
     def finish(self) -> Iterator[Output]:
         """See ``StateEpoch``; the next answer is on its way while one is told."""

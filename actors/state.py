@@ -7,16 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pyarrow as pa
 import ray
 
 from actors.asking import ActorLost, answer
-from actors.blocks import fed_by, portions_in
 from raypipe.contracts import StateReport
 from raypipe.errors import OutcomeUnknown
 from raypipe.local.demand import Demand
 from raypipe.local.shards import Shards
-from raypipe.local.stateful import Output, ShardEpoch, Stateful
+from raypipe.local.stateful import Output, StateEpoch, Stateful
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.steps import ALONE, Exchange, Needs
@@ -131,7 +129,7 @@ class StateActor:
         self._shard = shard
         self._letterbox = Letterbox()
         self._token = ""
-        self._epoch: ShardEpoch | None = None
+        self._epoch: StateEpoch | None = None
         self._made: Iterator[Output] | None = None
 
     def open(self, generation: int) -> str:
@@ -190,14 +188,6 @@ class StateActor:
         """See ``StateEpoch.feed``."""
         self._at_work(token).feed(relation, batch)
 
-    def take_in(self, token: str, block: pa.Table) -> None:
-        """Takes what a block of a dataset has for this shard, in its order; keeps nothing of the object store."""
-        epoch = self._at_work(token)
-        for portion in portions_in(block, self._shard):
-            epoch.take_in(portion)
-        for relation, batch in fed_by(block):
-            epoch.feed(relation, batch)
-
     def take(self, token: str) -> tuple[list[Output], bool]:
         """The next of what the epoch tells, and whether that was the last and this shard's state is durable."""
         epoch = self._at_work(token)
@@ -234,7 +224,7 @@ class StateActor:
         self._epoch = self._made = None
         self._token = ""
 
-    def _at_work(self, token: str) -> ShardEpoch:
+    def _at_work(self, token: str) -> StateEpoch:
         if self._epoch is None or token != self._token:
             raise _turned_away()
         return self._epoch

@@ -40,7 +40,6 @@ POINTS = (
     "source.acknowledge.after",
     "epoch.begin",
     "epoch.step.after",
-    "epoch.slice.output",
     "epoch.views.before",
     "epoch.views.after",
     "state.open.claimed",

@@ -25,7 +25,7 @@ from raypipe.local.saving import Saving
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.state import Limits, Store
-from raypipe.steps import ALONE, Exchange, Needs, Portion, Views
+from raypipe.steps import ALONE, Exchange, Needs, Views
 
 Output = tuple[str, ChangeBatch]
 
@@ -43,14 +43,6 @@ class StateEpoch(Protocol):
 
     def abort(self) -> None:
         """Throws the epoch away; nothing after ``finish``."""
-        ...
-
-
-class ShardEpoch(StateEpoch, Protocol):
-    """An epoch of one shard."""
-
-    def take_in(self, portion: Portion) -> None:
-        """Takes what is this shard's of a batch that ``steps.Intake`` divided, in place of feeding the batch."""
         ...
 
 
@@ -192,7 +184,7 @@ class Stateful:
             ),
         )
 
-    def begin(self, after: Cut | None, upto: Cut, needs: Needs, exchange: Exchange = ALONE) -> ShardEpoch:
+    def begin(self, after: Cut | None, upto: Cut, needs: Needs, exchange: Exchange = ALONE) -> StateEpoch:
         """Starts an epoch.
 
         Args:
@@ -250,13 +242,9 @@ def _added_up(totals: Mapping[str, TraceTotals], owners: Mapping[str, str]) -> d
 class _Guarded:
     """An epoch whose failures the state is mended after."""
 
-    def __init__(self, epoch: ShardEpoch, state: Stateful) -> None:
+    def __init__(self, epoch: StateEpoch, state: Stateful) -> None:
         self._epoch = epoch
         self._state = state
-
-    def take_in(self, portion: Portion) -> None:
-        """See ``ShardEpoch``."""
-        self._epoch.take_in(portion)
 
     def feed(self, relation: str, batch: ChangeBatch) -> None:
         """See ``StateEpoch``."""

@@ -2,30 +2,6 @@
 
 from raypipe.steps.flow import Flow
 from raypipe.steps.sql import SqlStep
-from raypipe.steps.views import (
-    ALONE,
-    Exchange,
-    Intake,
-    Needs,
-    Portion,
-    Views,
-    pack,
-    stateful_inputs,
-    stateful_relations,
-    unpack,
-)
+from raypipe.steps.views import ALONE, Exchange, Needs, Views, stateful_inputs, stateful_relations
 
-__all__ = [
-    "ALONE",
-    "Exchange",
-    "Flow",
-    "Intake",
-    "Needs",
-    "Portion",
-    "SqlStep",
-    "Views",
-    "pack",
-    "stateful_inputs",
-    "stateful_relations",
-    "unpack",
-]
+__all__ = ["ALONE", "Exchange", "Flow", "Needs", "SqlStep", "Views", "stateful_inputs", "stateful_relations"]

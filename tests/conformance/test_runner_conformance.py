@@ -15,7 +15,7 @@ import pytest
 from cluster.services.kafka import KafkaCluster
 from raypipe import faults
 from raypipe.engine.status import Status
-from raypipe.errors import SourceGap, SqlError
+from raypipe.errors import SourceGap
 from raypipe.local.assemble import assemble
 from raypipe.local.run import run_local
 from raypipe.plan.model import Plan
@@ -352,11 +352,11 @@ def test_ray_data_and_inline_executors_give_identical_results(
     if log == "kafka":
         url = f"kafka://{request.getfixturevalue('kafka').bootstrap}?partitions=3&debezium=shop.refunds"
     found = []
-    for executor, limit, shards in (("inline", 1 << 40, 1), ("ray_data", 1, 1), ("ray_data", 1, 3)):
-        folder = tmp_path / f"{executor}{shards}"
+    for executor, limit in (("inline", 1 << 40), ("ray_data", 1)):
+        folder = tmp_path / executor
         folder.mkdir()
         shop = Shop(folder, url)
-        shop.write(limits=f"limits: {{ray_data_bytes: {limit}, state_shards: {shards}}}")
+        shop.write(limits=f"limits: {{ray_data_bytes: {limit}}}")
         shop.fill(20_000)
         first = on_ray(shop.plan(), until="idle")
         shop.change()
@@ -364,45 +364,4 @@ def test_ray_data_and_inline_executors_give_identical_results(
         assert set(first.executors) == set(second.executors) == {executor}
         assert verify(shop.plan()).ok
         found.append([shop.read(table) for table in ("paid", "money", "large", "totals", "orders")])
-    assert found[0] == found[1] == found[2]
-
-
-@pytest.mark.ray
-def test_ray_data_tasks_that_are_killed_double_nothing_and_lose_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from actors.run import connect
-
-    ray = pytest.importorskip("ray")
-    fired = tmp_path / "fired"
-    monkeypatch.delenv("RAYPIPE_TEST", raising=False)
-    monkeypatch.setenv("RAYPIPE_FAULTS", "epoch.slice.output=kill@2")
-    monkeypatch.setenv("RAYPIPE_FAULTS_FIRED", str(fired))
-    ray.shutdown()  # its workers are to be started with these failpoints
-    connect(None)
-    try:
-        shop = Shop(tmp_path)
-        shop.write(limits="limits: {ray_data_bytes: 1, state_shards: 2}")
-        shop.fill(20_000)
-        status = on_ray(shop.plan(), until="idle")
-        assert set(status.executors) == {"ray_data"}
-        assert "epoch.slice.output kill" in fired.read_text()
-        assert verify(shop.plan()).ok
-        shop.change()
-        on_ray(shop.plan(), until="idle")
-        assert verify(shop.plan()).ok
-        assert shop.read("paid") == shop.expected_paid()
-    finally:
-        ray.shutdown()
-
-
-@pytest.mark.ray
-def test_ray_data_tasks_tell_which_step_failed_on_a_row(ray_session: None, tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    shop.write(
-        paid="SELECT id, customer, CAST(customer AS BIGINT) AS cents FROM shop.orders",
-        limits="limits: {ray_data_bytes: 1}",
-    )
-    shop.fill(100)
-    with pytest.raises(SqlError, match="Step paid failed"):
-        on_ray(shop.plan(), until="idle")
+    assert found[0] == found[1]

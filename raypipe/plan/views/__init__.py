@@ -1,6 +1,5 @@
 """Stateful steps: a SELECT taken apart into operators, each of which keeps its own SQL up to date."""
 
-from raypipe.plan.views.by_row import ByRow, by_row
 from raypipe.plan.views.model import (
     WEIGHT,
     Algebraic,
@@ -21,7 +20,6 @@ __all__ = [
     "WEIGHT",
     "Algebraic",
     "Bilinear",
-    "ByRow",
     "Clock",
     "Keyed",
     "KeyedInput",
@@ -31,6 +29,5 @@ __all__ = [
     "Scan",
     "Union",
     "ViewPlan",
-    "by_row",
     "leaf_names",
 ]

@@ -2,21 +2,6 @@
 
 from raypipe.steps.views.epoch import Epoch, Needs, Views, stateful_inputs, stateful_relations
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.intake import Intake
-from raypipe.steps.views.portion import Portion, pack, unpack
 from raypipe.steps.views.view import View
 
-__all__ = [
-    "ALONE",
-    "Epoch",
-    "Exchange",
-    "Intake",
-    "Needs",
-    "Portion",
-    "View",
-    "Views",
-    "pack",
-    "stateful_inputs",
-    "stateful_relations",
-    "unpack",
-]
+__all__ = ["ALONE", "Epoch", "Exchange", "Needs", "View", "Views", "stateful_inputs", "stateful_relations"]

@@ -27,7 +27,6 @@ from raypipe.plan.views import Scan, ViewPlan
 from raypipe.steps.sql import SqlStep
 from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.feed import Fed, Feed
-from raypipe.steps.views.portion import Portion
 from raypipe.steps.views.telling import told
 from raypipe.steps.views.view import MOST_ROWS, View
 
@@ -135,21 +134,6 @@ class Views:
         return {trace.name: view.name for view in views for trace in view.plan.traces}
 
     @property
-    def divided(self) -> frozenset[str]:
-        """Inputs of which a shard needs its own rows alone: row-wise steps between stateful ones read all rows."""
-        whole = {name for step in self._steps if isinstance(step, SqlStep) for name in self._plans[step.name].inputs}
-        return self.inputs - whole
-
-    def readers(self, relation: str) -> Iterator[tuple[Feed, list[View]]]:
-        """What a relation feeds, and the steps that read it there."""
-        views = {step.name: step for step in self._steps if isinstance(step, View)}
-        found: dict[str, tuple[Feed, list[View]]] = {}
-        for (step, name), feed in self._feeds.items():
-            if name == relation:
-                found.setdefault(feed.trace.name, (feed, []))[1].append(views[step])
-        yield from found.values()
-
-    @property
     def held_inputs(self) -> dict[str, str]:
         """By trace of an input, the relation that it holds rows of."""
         return {feed.trace.name: feed.relation for feed in self._feeds.values()}
@@ -253,15 +237,10 @@ class Epoch:
         self._exchange = exchange
         self._afresh = afresh
         self._batches: dict[str, list[ChangeBatch]] = {}
-        self._portions: dict[str, list[Portion]] = {}
 
     def feed(self, relation: str, batch: ChangeBatch) -> None:
         """Takes changes of an input, in the order of the log; every shard takes all of them."""
         self._batches.setdefault(relation, []).append(batch)
-
-    def take_in(self, portion: Portion) -> None:
-        """Takes what this shard has of a batch that ``Intake`` divided; of an input that is not fed, in its order."""
-        self._portions.setdefault(portion.trace, []).append(portion)
 
     def finish(self) -> Iterator[Output]:
         """Yields (relation, changes) of every wanted relation, then commits the state; the first shard yields them all.
@@ -322,12 +301,10 @@ class Epoch:
                 name: each.changes if each.whole else feeds[name].contents(work.trace(feeds[name].trace.name))
                 for name, each in made.items()
             }
-            ahead = {name: each.of_step(plan.name) for name, each in made.items() if each.whole}
-            changes = step.run(everything, work, first=True, at=self._upto.at, exchange=self._exchange, ahead=ahead)
+            changes = step.run(everything, work, first=True, at=self._upto.at, exchange=self._exchange)
         else:
             given = {name: each.changes for name, each in made.items()}
-            ahead = {name: each.of_step(plan.name) for name, each in made.items()}
-            changes = step.run(given, work, first=False, at=self._upto.at, exchange=self._exchange, ahead=ahead)
+            changes = step.run(given, work, first=False, at=self._upto.at, exchange=self._exchange)
             if plan.name in self._whole:
                 changes = self._rows(step, work)
         anew = first or plan.name in self._whole
@@ -346,13 +323,7 @@ class Epoch:
     def _feed(self, feed: Feed, work: Work) -> Fed:
         trace = feed.trace.name
         loaded = self._progress.loaded.get(trace, frozenset())
-        batches, portions = self._batches.get(feed.relation, ()), self._portions.get(trace, ())
-        if batches and portions:
-            # What is not divided among shards is refused by some of those that read it.
-            for other, _ in self._views.readers(feed.relation):
-                for batch in batches:
-                    other.selected(batch)
-        made = feed.apply(batches, work.trace(trace), loaded, self._exchange, portions)
+        made = feed.apply(self._batches.get(feed.relation, ()), work.trace(trace), loaded, self._exchange)
         self._progress.loaded[trace] = made.loaded
         return made
 

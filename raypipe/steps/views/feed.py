@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.contracts import WEIGHT_FIELD, Trace, TraceSchema
@@ -20,18 +19,7 @@ from raypipe.model import BRANCH, IMAGE, OP, ChangeBatch, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.types import plain
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import (
-    Multiset,
-    ascends,
-    counts_once,
-    empty,
-    fitted,
-    given,
-    negated,
-    scanned,
-    weighted,
-)
-from raypipe.steps.views.portion import Ahead, Portion, joined, numbered, numbers_of
+from raypipe.steps.views.multiset import Multiset, ascends, empty, fitted, given, negated, scanned, weighted
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
 _COUNTS, _COMES = _WEIGHT_OF_OP != 0, _WEIGHT_OF_OP > 0
@@ -46,19 +34,12 @@ class Fed:
         emptied: It was truncated, so whoever reads it begins anew.
         whole: The changes are all rows that there are.
         loaded: Branches whose load has begun.
-        ahead: What operators of some steps make of the changes, weighted, by step and relation; as far as that was
-            made before, and still holds.
     """
 
     changes: pa.Table
     emptied: bool
     whole: bool
     loaded: frozenset[int]
-    ahead: Ahead = field(default_factory=dict)
-
-    def of_step(self, step: str) -> dict[str, pa.Table]:
-        """What is made of the changes for one step, by relation within it."""
-        return {name: rows for (owner, name), rows in self.ahead.items() if owner == step}
 
 
 class Feed:
@@ -69,10 +50,6 @@ class Feed:
         schema: Of the relation when the plan was made.
         needed: Columns that some view reads.
         sandbox: To compute in.
-
-    Attributes:
-        trace: Of what it holds.
-        columns: That steps read.
     """
 
     def __init__(self, relation: str, schema: TableSchema, needed: Sequence[str], sandbox: Sandbox) -> None:
@@ -81,21 +58,16 @@ class Feed:
         self._multiset = Multiset(sandbox)
         names = [name for name in schema.names if name in needed or name in schema.key]
         arrow = schema.arrow()
-        self.columns = pa.schema([pa.field(name, plain(arrow.field(name).type)) for name in names])
+        self._columns = pa.schema([pa.field(name, plain(arrow.field(name).type)) for name in names])
         branch = [pa.field(BRANCH, pa.int8())] if schema.branches > 1 else []
-        self._held = pa.schema([*branch, *self.columns])
+        self._held = pa.schema([*branch, *self._columns])
         self._identity = (*(field.name for field in branch), *schema.key) if schema.key else ()
         text = f"{self._held} {self._identity} {schema.branches}"
         shape = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.trace = TraceSchema(name=f"input/{relation}/{shape}", columns=self._held, key=self._identity)
 
     def apply(
-        self,
-        batches: Sequence[ChangeBatch],
-        trace: Trace,
-        loaded: frozenset[int],
-        exchange: Exchange = ALONE,
-        portions: Sequence[Portion] = (),
+        self, batches: Sequence[ChangeBatch], trace: Trace, loaded: frozenset[int], exchange: Exchange = ALONE
     ) -> Fed:
         """Takes an epoch's changes in, into the trace as well.
 
@@ -104,22 +76,17 @@ class Feed:
             trace: What the input held before.
             loaded: Branches whose load had begun; changes of others do not count before their TRUNCATE.
             exchange: Says which rows are this shard's; the others see the same batches.
-            portions: Changes that are this shard's already, in place of batches.
 
         Raises:
             SchemaMismatch: a column is gone, or its type became another.
             SqlError: an image does not hold the row.
         """
-        rows = pa.concat_tables([self.selected(batch) for batch in batches]) if batches else None
+        rows = pa.concat_tables([self._selected(batch) for batch in batches]) if batches else None
         if rows is not None and exchange.shards > 1:
             everywhere = rows.column(OP).to_numpy() == Op.TRUNCATE
             rows = rows.filter(pa.array(everywhere | exchange.mine(rows.select(self._held.names), self.trace)))
-        ahead: Ahead | None = None
-        if rows is None and portions:
-            together = joined(portions)
-            rows, ahead = together.rows, together.ahead
         if rows is None or not rows.num_rows:
-            return Fed(changes=empty(self.columns), emptied=False, whole=False, loaded=loaded)
+            return Fed(changes=empty(self._columns), emptied=False, whole=False, loaded=loaded)
         ops = rows.column(OP).to_numpy()
         branches = rows.column(BRANCH).to_numpy() if self._schema.branches > 1 else np.zeros(len(ops), np.int8)
         alive, emptied = np.ones(len(ops), np.bool_), set()
@@ -137,47 +104,40 @@ class Feed:
         self._check_images(changes)
         anew = bool(emptied) and self._schema.branches == 1
         if self._schema.key and not emptied:
-            delta, stays = self._replaced(changes, trace)
+            delta = self._replaced(changes, trace)
         else:
-            delta, stays = self._renewed(changes, trace, emptied)
+            delta = self._renewed(changes, trace, emptied)
         return Fed(
-            changes=delta.select(weighted(self.columns).names),
+            changes=delta.select(weighted(self._columns).names),
             emptied=bool(emptied),
             whole=anew,
             loaded=loaded | frozenset(emptied),
-            ahead=_of_those(ahead, alive, stays, delta) if ahead else {},
         )
 
     def contents(self, trace: Trace) -> pa.Table:
         """All rows that the input holds now, weighted."""
         rows = scanned(trace)
-        return rows.select(weighted(self.columns).names)
+        return rows.select(weighted(self._columns).names)
 
     def is_loaded(self, loaded: frozenset[int]) -> bool:
         """Whether the loads of all branches have begun."""
         return len(loaded) == self._schema.branches
 
-    def _replaced(self, changes: pa.Table, trace: Trace) -> tuple[pa.Table, np.ndarray]:
-        """The last image of each key stands for what there was of it; flags of the changes that are there then."""
-        stays = np.zeros(changes.num_rows, np.bool_)
+    def _replaced(self, changes: pa.Table, trace: Trace) -> pa.Table:
+        """The last image of each key stands for what there was of it."""
         if not changes.num_rows:
-            return empty(self._held), stays
+            return empty(self._held)
         changes = changes.combine_chunks()
         last = self._multiset.last(changes, self._identity)
         present = _COMES[changes.column(OP).to_numpy()[last]]
         come = changes.select(self._held.names).take(pa.array(last[present]))
         gone = changes.select(list(self._identity)).take(pa.array(last[~present]))
-        stays[last] = present
-        return fitted(trace.replace(come, gone), weighted(self._held)), stays
+        return fitted(trace.replace(come, gone), weighted(self._held))
 
-    def _renewed(self, changes: pa.Table, trace: Trace, emptied: set[int]) -> tuple[pa.Table, np.ndarray]:
+    def _renewed(self, changes: pa.Table, trace: Trace, emptied: set[int]) -> pa.Table:
         """Likewise after branches were emptied, and for relations without a key."""
         anew = bool(emptied) and self._schema.branches == 1
-        stays = np.zeros(changes.num_rows, np.bool_)
-        if self._schema.key:
-            come, gone, stays = self._by_key(changes, None if anew else trace)
-        else:
-            come, gone = self._by_weight(changes)
+        come, gone = self._by_key(changes, None if anew else trace) if self._schema.key else self._by_weight(changes)
         if emptied:
             before = self._emptied(trace, emptied)
             if anew:
@@ -188,25 +148,22 @@ class Feed:
         delta = come if anew and self._schema.key else self._multiset.total(self._held, [come, gone])
         if delta.num_rows:
             trace.append(delta)
-        return delta, stays
+        return delta
 
-    def _by_key(self, changes: pa.Table, trace: Trace | None) -> tuple[pa.Table, pa.Table, np.ndarray]:
-        """Rows that are there afterwards, rows that were there before, of all changed keys; flags of the former."""
+    def _by_key(self, changes: pa.Table, trace: Trace | None) -> tuple[pa.Table, pa.Table]:
+        """Rows that are there afterwards, and rows that were there before, of all changed keys."""
         if not changes.num_rows:
-            return empty(self._held), empty(self._held), np.zeros(0, np.bool_)
+            return empty(self._held), empty(self._held)
         # A table that is loaded mostly comes in the order of its key, and finding that out costs next to nothing.
-        decided, stays = changes, _COMES[changes.column(OP).to_numpy()]
-        present = stays
+        decided = changes
         if trace is not None or not ascends(changes, self._identity):
-            last = self._multiset.last(changes, self._identity)
-            decided, present = changes.take(pa.array(last)), stays[last]
-            stays = np.zeros(changes.num_rows, np.bool_)
-            stays[last] = present
+            decided = changes.take(pa.array(self._multiset.last(changes, self._identity)))
+        present = _COMES[decided.column(OP).to_numpy()]
         come = given(_chosen(decided, present).select(self._held.names), 1)
         if trace is None:
-            return come, empty(self._held), stays
+            return come, empty(self._held)
         before = trace.probe(decided.select(list(self._identity)))
-        return come, negated(fitted(before, weighted(self._held))), stays
+        return come, negated(fitted(before, weighted(self._held)))
 
     def _by_weight(self, changes: pa.Table) -> tuple[pa.Table, pa.Table]:
         weights = pa.array(_WEIGHT_OF_OP[changes.column(OP).to_numpy()])
@@ -232,10 +189,10 @@ class Feed:
                 table=self.relation,
             )
 
-    def selected(self, batch: ChangeBatch) -> pa.Table:
+    def _selected(self, batch: ChangeBatch) -> pa.Table:
         """The columns that are needed, in the types that the plan knows."""
         version = batch.schema
-        for name in self.columns.names:
+        for name in self._columns.names:
             if name not in version.names:
                 raise SchemaMismatch(
                     f"A stateful step needs column {name} of {version.table}, which is gone since schema version "
@@ -255,9 +212,9 @@ class Feed:
             )
         arrays = [batch.rows.column(OP), batch.rows.column(IMAGE)]
         fields = [pa.field(OP, pa.int8()), pa.field(IMAGE, pa.int8())]
-        for held in self._held:
-            arrays.append(self._cast(batch.rows.column(held.name), held, version))
-            fields.append(held)
+        for field in self._held:
+            arrays.append(self._cast(batch.rows.column(field.name), field, version))
+            fields.append(field)
         return pa.table(arrays, schema=pa.schema(fields))
 
     def _cast(self, column: pa.Array, field: pa.Field, version: TableSchema) -> pa.Array:
@@ -276,26 +233,6 @@ class Feed:
                 column=field.name,
                 version=version.version,
             ) from None
-
-
-def coming(rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """Which of the selected rows are images that may be there afterwards."""
-    come: npt.NDArray[np.bool_] = _COMES[rows.column(OP).to_numpy()]
-    come &= rows.column(IMAGE).to_numpy() == Image.FULL
-    return come
-
-
-def _of_those(ahead: Ahead, alive: np.ndarray, stays: np.ndarray, delta: pa.Table) -> Ahead:
-    """What is made of the rows that stay, weighted; nothing unless the changes are exactly those, all of them new."""
-    if not counts_once(delta) or delta.num_rows != np.count_nonzero(stays):
-        return {}
-    counts = alive.copy()
-    counts[alive] = stays
-    chosen = {}
-    for name, table in ahead.items():
-        kept = _chosen(table, counts[numbers_of(table)])
-        chosen[name] = numbered(kept, np.ones(kept.num_rows, np.int64))
-    return chosen
 
 
 def _chosen(rows: pa.Table, flags: np.ndarray) -> pa.Table:

@@ -10,7 +10,6 @@ import pyarrow as pa
 from raypipe.contracts import Trace, TraceSchema, Work
 from raypipe.errors import LimitExceeded, RaypipeError, SqlError
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.views.by_row import by_row
 from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.exchange import ALONE, Exchange
@@ -34,40 +33,9 @@ class View:
         self.name = plan.name
         self._operators = Operators(sandbox, most_rows)
         self._columns = {operator.out.name: operator.out.columns for operator in plan.operators}
-        self._by_row = {relation: by_row(plan, relation) for relation in plan.inputs}
-
-    def foresees(self, relation: str) -> bool:
-        """Whether ``ahead`` makes something of an input."""
-        return bool(self._by_row[relation].told)
-
-    def ahead(self, relation: str, rows: pa.Table) -> dict[str, pa.Table]:
-        """What operators make of each row of an input by itself: no other row and no state has a part in it.
-
-        Args:
-            relation: The input.
-            rows: Weighted, with at least the columns that the view's scans name.
-
-        Returns:
-            Weighted rows by relation within the view, for ``run``.
-
-        Raises:
-            duckdb.Error: its SQL fails on a row.
-            LimitExceeded: it took too long or too much memory.
-        """
-        made: dict[str, pa.Table] = {}
-        for operator in self._by_row[relation].operators:
-            made[operator.out.name] = self._stateless(operator, made, {relation: rows})
-        return {name: made[name] for name in self._by_row[relation].told}
 
     def run(
-        self,
-        changes: Mapping[str, pa.Table],
-        work: Work,
-        *,
-        first: bool,
-        at: float,
-        exchange: Exchange = ALONE,
-        ahead: Mapping[str, Mapping[str, pa.Table]] | None = None,
+        self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float, exchange: Exchange = ALONE
     ) -> pa.Table:
         """Carries the view over an epoch.
 
@@ -78,7 +46,6 @@ class View:
             first: The state is empty, and the changes are all rows there are.
             at: When the cut was made that the epoch ends at, seconds since 1970: what now() means.
             exchange: With the other shards, whose changes are theirs.
-            ahead: By input, what ``ahead`` has made of exactly its changes; inputs may be left out.
 
         Returns:
             Changes of the view, weighted, no weight 0; each different row once unless it is the first time, when all of
@@ -89,7 +56,7 @@ class View:
             LimitExceeded: it took too long, too much memory or too many rows.
         """
         try:
-            return self._run(changes, work, exchange, ahead or {}, first=first, at=at)
+            return self._run(changes, work, exchange, first=first, at=at)
         except duckdb.Error as error:
             raise self._failure(error) from None
         except LimitExceeded as error:
@@ -138,18 +105,9 @@ class View:
         return self._operators.multiset.total(last.columns, [here(last.name, ())])
 
     def _run(
-        self,
-        changes: Mapping[str, pa.Table],
-        work: Work,
-        exchange: Exchange,
-        ahead: Mapping[str, Mapping[str, pa.Table]],
-        *,
-        first: bool,
-        at: float,
+        self, changes: Mapping[str, pa.Table], work: Work, exchange: Exchange, *, first: bool, at: float
     ) -> pa.Table:
-        made: dict[str, pa.Table] = {name: rows for each in ahead.values() for name, rows in each.items()}
-        # Made already, or read by nothing but what is.
-        done = {name for relation, made_of_it in ahead.items() if made_of_it for name in self._by_row[relation].spared}
+        made: dict[str, pa.Table] = {}
         added: dict[str, pa.Table] = {}
         arrived: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
         if first:
@@ -169,7 +127,7 @@ class View:
                 renamed = isinstance(operator, Linear) and set(columns[operator.input].names) <= set(operator.renames)
                 if relation in apart:
                     added[relation] = made[relation]
-                elif isinstance(operator, Linear) and renamed and relation not in done:
+                elif isinstance(operator, Linear) and renamed:
                     added[relation] = self._operators.linear(operator, total(operator.input))
                 else:
                     added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
@@ -193,8 +151,6 @@ class View:
         remembered: dict[tuple[str, tuple[str, ...]], None] = {}
         for operator in self.plan.operators:
             name = operator.out.name
-            if name in done:
-                continue
             if isinstance(operator, Bilinear):
                 of_left, of_right = operator.traces
                 left, right, bound = here(*of_left), here(*of_right), None

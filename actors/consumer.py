@@ -80,11 +80,11 @@ class ConsumerActor:
             commit=commit_together,
         )
 
-    def carry_state(self, after: Cut, upto: Cut, state: Sequence[Any]) -> None:
+    def carry_state(self, after: Cut, upto: Cut, last: int, state: Sequence[Any]) -> None:
         """Carries the state alone; see ``local.stateful.carry_state``."""
         topics = topics_of(self._plan, self._demand.inputs)
         executor = self._executor(upto.bytes - after.bytes, topics)
-        carry_state(executor, RemoteState(state).begin, self._demand.inputs, after, upto)
+        carry_state(executor, RemoteState(state).begin, self._demand.inputs, after, upto, last)
 
     def interrupt(self) -> None:
         """The run is ending: throw the epoch in hand away."""

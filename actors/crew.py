@@ -101,12 +101,12 @@ class RayCrew:
         """Whether the state fits what the sinks hold."""
         return self._state is None or self._fitting.fits(self._state, self._cuts(), self._carry_state)
 
-    def _carry_state(self, after: Cut, upto: Cut) -> None:
+    def _carry_state(self, after: Cut, upto: Cut, last: int) -> None:
         assert self._state is not None
         if self._consumer is None:
             self._consumer = self._start_consumer()
         try:
-            answer(self._consumer.carry_state.remote(after, upto, self._state.all()), "The consumer")
+            answer(self._consumer.carry_state.remote(after, upto, last, self._state.all()), "The consumer")
         except ActorLost:
             self._kill(self._consumer)
             self._consumer = None

@@ -91,9 +91,10 @@ class LocalCrew:
         state = self._stateful
         return state is None or self._fitting.fits(state, self._cuts(), partial(self._carry_state, state))
 
-    def _carry_state(self, state: StatefulAlone | StatefulShards, after: Cut, upto: Cut) -> None:
+    def _carry_state(self, state: StatefulAlone | StatefulShards, after: Cut, upto: Cut, last: int) -> None:
         topics = topics_of(self._plan, self._demand.inputs)
-        carry_state(InlineExecutor(self._log, self._steps, topics), state.begin, self._demand.inputs, after, upto)
+        inner = InlineExecutor(self._log, self._steps, topics)
+        carry_state(inner, state.begin, self._demand.inputs, after, upto, last)
 
     def _cuts(self) -> list[Cut | None]:
         """Of the sinks that stateful steps feed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 from typing import Protocol
 
 from raypipe.contracts import Log
@@ -14,8 +13,8 @@ from raypipe.model import Cut
 
 logger = logging.getLogger(__name__)
 
-# Carries the state from one cut to another.
-Carry = Callable[[Cut, Cut], None]
+# Carries the state from one cut to another, on the way to the highest that a sink holds, of this number.
+Carry = Callable[[Cut, Cut, int], None]
 
 
 class Shards(Protocol):
@@ -92,9 +91,11 @@ class Fitting:
         for version in sorted(_common(state.saved()), reverse=True):
             if self._log.cut(version) is None:
                 continue
-            with suppress(StateLost):
+            try:
                 lineage = state.restore(version)
-                return self._footing.is_on(lineage) and self._carried_on(state, version, targets, carry)
+            except StateLost:
+                continue
+            return self._footing.is_on(lineage) and self._carried_on(state, version, targets, carry)
         return False
 
     def _carried_on(self, state: Shards, version: int, targets: Sequence[Cut], carry: Carry) -> bool:
@@ -107,7 +108,7 @@ class Fitting:
         at = begin
         for upto in self._way(begin, ahead):
             logger.info("state is carried on by the log", extra={"cut": upto.number, "upto": ahead[-1].number})
-            carry(at, upto)
+            carry(at, upto, ahead[-1].number)
             at = upto
             state.keep(needed | {at.number})
         return True

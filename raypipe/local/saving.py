@@ -97,7 +97,7 @@ class Saving:
         Args:
             store: That keeps it.
             version: Number of its cut.
-            keep: Earlier ones to keep, which all shards have; with any, what lies in other layouts is needed no more.
+            keep: Earlier ones to keep, which all shards have.
         """
         if self.report().making is not None:
             return
@@ -131,7 +131,7 @@ class Saving:
             self._shelf.claim(store.generation)
             checkpoint(store, version, self._shelf.own, keep=keep_here)
             if keep and self._shard == 0:
-                self._shelf.discard_others(store.generation)
+                self._shelf.discard_others(store.generation, keep, identity=self._identity, traces=self._traces)
         except RaypipeError as error:
             logger.warning("no checkpoint was made", extra={"cut": version, "error": str(error)})
             self._tell(making=None, tried=version, trouble=str(error))

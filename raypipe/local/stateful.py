@@ -262,7 +262,7 @@ class _Guarded:
         self._epoch.abort()
 
 
-def carry_state(inner: Executor, begin: Begin, inputs: frozenset[str], after: Cut, upto: Cut) -> None:
+def carry_state(inner: Executor, begin: Begin, inputs: frozenset[str], after: Cut, upto: Cut, last: int) -> None:
     """Carries the state alone from one cut to another; what it tells is for sinks that have it already.
 
     Args:
@@ -271,8 +271,9 @@ def carry_state(inner: Executor, begin: Begin, inputs: frozenset[str], after: Cu
         inputs: Relations that it takes.
         after: Cut that it is kept for.
         upto: Cut that it is kept for afterwards, too.
+        last: Number of the highest cut that a sink holds.
     """
-    needs = Needs(wanted=frozenset(), awaited=frozenset(), carried=True)
+    needs = Needs(wanted=frozenset(), awaited=frozenset(), carried=last)
     for _ in StatefulExecutor(inner, begin, inputs, frozenset(), needs).outputs(after, upto):
         pass
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from raypipe.contracts import TraceSchema
@@ -62,9 +62,18 @@ class Shelf:
         if self._claimed(self._shards) < generation:
             self._remote(self._shards).put(_GENERATION, json.dumps(generation).encode())
 
-    def discard_others(self, generation: int) -> None:
-        """Removes the checkpoints of other layouts, unless a later run than this makes them."""
-        for shards in self._others():
+    def discard_others(
+        self, generation: int, versions: Collection[int], *, identity: str, traces: Sequence[TraceSchema]
+    ) -> None:
+        """Removes the checkpoints of other layouts once all shards of this one have one of these versions themselves.
+
+        Those of a layout stay that a later run than this makes.
+        """
+        others = self._others()
+        own = [self._remote(self._shards, shard) for shard in range(self._shards)] if others else []
+        if not restorable(own, identity=identity, traces=traces).keys() & set(versions):
+            return
+        for shards in others:
             if self._claimed(shards) <= generation:
                 self._top.remove_folder(str(shards))
 

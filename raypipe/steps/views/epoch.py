@@ -42,23 +42,26 @@ class Progress:
         live: Fingerprints of the views that its traces hold.
         again: Relations that are told whole when somebody goes on from this version: what it holds of them was computed
             a second time, and may differ from what the sinks were told in the last bits of floating point numbers.
+        again_until: Number of the highest cut that a sink held then; versions up to there are such ones.
     """
 
     loaded: dict[str, frozenset[int]] = field(default_factory=dict)
     live: set[str] = field(default_factory=set)
     again: frozenset[str] = frozenset()
+    again_until: int = 0
 
     def to_json(self) -> str:
         """One line; ``from_json`` reads it back."""
         loaded = {name: sorted(branches) for name, branches in sorted(self.loaded.items())}
-        return json.dumps({"loaded": loaded, "live": sorted(self.live), "again": sorted(self.again)})
+        again = {"again": sorted(self.again), "again_until": self.again_until} if self.again else {}
+        return json.dumps({"loaded": loaded, "live": sorted(self.live), **again})
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
         """Reads what ``to_json`` wrote."""
         fields = json.loads(text)
         loaded = {name: frozenset(branches) for name, branches in fields["loaded"].items()}
-        return cls(loaded, set(fields["live"]), frozenset(fields.get("again", ())))
+        return cls(loaded, set(fields["live"]), frozenset(fields.get("again", ())), fields.get("again_until", 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +72,13 @@ class Needs:
         wanted: Relations that feed them and come from here.
         awaited: Those of them whose load a sink awaits: it takes nothing of one before its TRUNCATE.
         lowest: No other sink that is fed from here holds a lower cut.
-        carried: There are none: the state is carried on to where its sinks are already.
+        carried: The highest cut that a sink holds, if the state is carried on to where its sinks are already; else 0.
     """
 
     wanted: frozenset[str]
     awaited: frozenset[str]
     lowest: bool = True
-    carried: bool = False
+    carried: int = 0
 
 
 class Views:
@@ -169,7 +172,10 @@ class Views:
         if after is not None and after.number in versions:
             again = frozenset().union(*(relations for _, relations in told))
             whole = frozenset() if needs.carried else self._above(needs.awaited | again)
-            progress.again = self._inexact if needs.carried else frozenset()
+            if needs.carried:
+                progress.again, progress.again_until = self._inexact, needs.carried
+            elif upto.number > progress.again_until:
+                progress.again = frozenset()
             return Epoch(self, store.begin(after.number), progress, upto, exchange, whole=whole)
         if upto.number in versions:
             work = store.begin(upto.number)
@@ -369,8 +375,8 @@ def stateful_inputs(plan: Plan, wanted: Collection[str]) -> frozenset[str]:
 
 
 def _found_by_floats(schema: TableSchema) -> bool:
-    """Whether a sink finds a row by floating point numbers: it has no key, so all of its values tell it."""
-    return not schema.key and any(_holds_floats(column.type) for column in schema.columns)
+    """Whether a sink finds a row by floating point numbers: in its key, or anywhere if it has none."""
+    return any(_holds_floats(column.type) for column in schema.columns if not schema.key or column.name in schema.key)
 
 
 def _holds_floats(type_: pa.DataType) -> bool:

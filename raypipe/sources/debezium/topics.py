@@ -177,14 +177,27 @@ class Topics:
         Raises:
             Unavailable: no answer.
         """
-        found: list[Message] = []
         left = {partition for partition, (begin, end) in enumerate(zip(begins, ends, strict=True)) if begin < end}
         if not left:
-            return found
+            return []
         if self._sampler is None:
             self._sampler = self.consumer()
-        consumer = self._sampler
-        consumer.assign([TopicPartition(topic, partition, begins[partition]) for partition in left])
+        try:
+            self._sampler.assign([TopicPartition(topic, partition, begins[partition]) for partition in left])
+            found = self._sampled(self._sampler, topic, left, ends, messages)
+            self._sampler.unassign()
+        except BaseException:
+            # What the client has queued about these partitions must not answer the next question about them.
+            self._sampler.close()
+            self._sampler = None
+            raise
+        return found
+
+    def _sampled(
+        self, consumer: Consumer, topic: str, left: set[int], ends: Sequence[int], messages: int
+    ) -> list[Message]:
+        """Of what is assigned; ``left`` names the partitions."""
+        found: list[Message] = []
         counts = dict.fromkeys(left, 0)
         deadline = time.monotonic() + ANSWER_S
         while left:
@@ -205,7 +218,6 @@ class Topics:
                     left.discard(partition)
             if left and time.monotonic() > deadline:
                 raise silent(self.place, topic, ANSWER_S)
-        consumer.unassign()
         return found
 
     def _base(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from raypipe.codec.hexadecimal import hex_text, hex_values
 from raypipe.codec.json_text import JSON_NULL, in_brackets, json_arrays, json_objects, json_strings, relisted
 from raypipe.codec.keyhash import shard_of
 from raypipe.codec.rowequal import certainly_equal, comparable
-from raypipe.codec.rowhash import hashes
+from raypipe.codec.rowhash import hashes, one_batch
 from raypipe.codec.split import split
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "json_arrays",
     "json_objects",
     "json_strings",
+    "one_batch",
     "relisted",
     "shard_of",
     "split",

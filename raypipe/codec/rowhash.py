@@ -36,6 +36,14 @@ _FEW_WORDS = 8
 _ROWS_AT_A_TIME = 1 << 15
 
 
+def one_batch(rows: pa.Table) -> pa.RecordBatch:
+    """A table in one piece."""
+    if not rows.num_rows:
+        return pa.RecordBatch.from_pylist([], schema=rows.schema)
+    combined = rows.combine_chunks().to_batches()
+    return combined[0] if len(combined) == 1 else pa.concat_batches(combined)
+
+
 def hashes(rows: pa.RecordBatch, *columns: Sequence[str]) -> list[Words]:
     """For each set of columns, its hash of each row; a column that is in several is looked at once."""
     results = [np.empty(rows.num_rows, dtype=np.uint64) for _ in columns]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from raypipe.codec import certainly_equal, comparable
+from raypipe.codec import certainly_equal, comparable, one_batch
 from raypipe.codec.rowequal import Flags
 from raypipe.codec.rowhash import Words
 from raypipe.contracts import TraceSchema
@@ -50,7 +50,7 @@ def rows_of(runs: Sequence[Run], keys: pa.RecordBatch, firsts: Words, names: lis
     begins = np.ones(len(firsts), np.bool_)
     begins[1:] = firsts[1:] != firsts[:-1]
     # Whether each hash stands for one key that Arrow can compare, so that a row with another one is of no key.
-    distinct, told_apart = keys, comparable(keys, names)
+    distinct, told_apart = keys, comparable(keys.select(names).schema)
     if not begins.all():
         again = np.flatnonzero(~begins)
         told_apart &= bool(certainly_equal(keys.take(pa.array(again)), keys.take(pa.array(again - 1)), names).all())
@@ -78,18 +78,10 @@ def _settled(rows: pa.RecordBatch, certain: Flags, keys: pa.RecordBatch, firsts:
     equal = certainly_equal(doubted.take(pa.array(row)), candidates, names)
     settled = certain.copy()
     settled[doubtful[row[equal]]] = True
-    if not comparable(doubted, names):
+    if not comparable(doubted.select(names).schema):
         doubtful = np.flatnonzero(~settled)
         settled[doubtful] = among(rows.take(pa.array(doubtful)), candidates, names)
     return settled
-
-
-def one_batch(rows: pa.Table) -> pa.RecordBatch:
-    """A table in one piece."""
-    if not rows.num_rows:
-        return pa.RecordBatch.from_pylist([], schema=rows.schema)
-    combined = rows.combine_chunks().to_batches()
-    return combined[0] if len(combined) == 1 else pa.concat_batches(combined)
 
 
 def empty(schema: TraceSchema) -> pa.RecordBatch:

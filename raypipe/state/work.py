@@ -11,12 +11,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from raypipe.codec import one_batch
 from raypipe.contracts import WEIGHT_FIELD, TraceSchema
 from raypipe.errors import InvariantBroken
 from raypipe.state.limits import Limits
 from raypipe.state.order import fit, merge, negated, pieces, places_of, plain_schema, sort
 from raypipe.state.places import LOWER_HALF, first_places
-from raypipe.state.reading import merged, one_batch, probe, rows_of
+from raypipe.state.reading import merged, probe, rows_of
 from raypipe.state.run import Held, Run
 
 # Probing takes about as long for a key, run by run, as reading so many bytes in a row does.

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.codec import certainly_equal, hashes
+from raypipe.codec import certainly_equal, comparable, hashes, one_batch
 from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
 from raypipe.errors import InvariantBroken
 from raypipe.plan.sandbox import Sandbox
@@ -92,7 +92,7 @@ class Multiset:
 
 def _lasts(keys: pa.Table) -> np.ndarray | None:
     """Where the last of each key is, ascending; None if that is not for their hashes to say."""
-    batch = in_one(keys)
+    batch = one_batch(keys)
     (hashed,) = hashes(batch, batch.schema.names)
     order = np.argsort(hashed)
     ordered = hashed[order]
@@ -105,12 +105,6 @@ def _lasts(keys: pa.Table) -> np.ndarray | None:
     if not certainly_equal(one, other, batch.schema.names).all():
         return None
     return np.sort(np.maximum.reduceat(order, np.flatnonzero(~tied)))
-
-
-def in_one(rows: pa.Table) -> pa.RecordBatch:
-    """A table in one piece."""
-    batches = rows.combine_chunks().to_batches()
-    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 def counts_once(rows: pa.Table) -> bool:
@@ -148,28 +142,19 @@ def _all_below(lower: pa.RecordBatch, higher: pa.RecordBatch) -> bool:
 
 def told_by_bytes(columns: pa.Schema) -> bool:
     """Whether values of these types are equal if and only if their bytes are: not floats, of which 0.0 is -0.0."""
-    return all(map(_is_plain, columns.types))
+    return comparable(columns) and not any(map(_differs_by_bytes, columns.types))
 
 
-def _is_plain(type_: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_integer(type_)
-        or types.is_decimal128(type_)
-        or types.is_string(type_)
-        or types.is_binary(type_)
-        or types.is_boolean(type_)
-        or types.is_date(type_)
-        or types.is_time(type_)
-        or types.is_timestamp(type_)
-    )
+def _differs_by_bytes(type_: pa.DataType) -> bool:
+    # Wider decimals than DuckDB knows are nothing that Arrow groups.
+    return bool(pa.types.is_floating(type_) or (pa.types.is_decimal(type_) and not pa.types.is_decimal128(type_)))
 
 
 def _grouped(rows: pa.Table, columns: pa.Schema) -> pa.Table:
     """Many rows are hashed first: only those that share a hash may be equal, and the others stay as they are."""
     if rows.num_rows < _FEW_ROWS:
         return _added_up(rows, columns)
-    batch = in_one(rows)
+    batch = one_batch(rows)
     (hashed,) = hashes(batch, columns.names)
     order = np.argsort(hashed)
     ordered = hashed[order]

@@ -55,9 +55,7 @@ class Multiset:
 
     def there(self, rows: pa.Table) -> pa.Table:
         """The same rows, added up if some go."""
-        if all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks):
-            return rows
-        return self.total(pa.schema(list(rows.schema)[:-1]), [rows])
+        return rows if only_comes(rows) else self.total(pa.schema(list(rows.schema)[:-1]), [rows])
 
     def last(self, rows: pa.Table, names: Sequence[str]) -> np.ndarray:
         """Where the last row of each key is, ascending."""
@@ -108,6 +106,11 @@ def _lasts(keys: pa.Table) -> np.ndarray | None:
     if found is None:
         return None
     return np.arange(len(found)) if len(found) == keys.num_rows else np.sort(found)
+
+
+def only_comes(rows: pa.Table) -> bool:
+    """Whether no row goes."""
+    return all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks)
 
 
 def counts_once(rows: pa.Table) -> bool:

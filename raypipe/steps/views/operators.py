@@ -26,6 +26,7 @@ from raypipe.steps.views.multiset import (
     fitted,
     given,
     negated,
+    only_comes,
     scanned,
     told_by_bytes,
     weighted,
@@ -141,7 +142,12 @@ class Operators:
             after = before
             if rows.num_rows:
                 columns = pa.schema(list(rows.schema)[:-1])
-                after = self.multiset.total(columns, [before, rows]) if before.num_rows else rows
+                if before.num_rows and only_comes(rows):
+                    after = pa.concat_tables([fitted(before, rows.schema), rows])
+                elif before.num_rows:
+                    after = self.multiset.total(columns, [before, rows])
+                else:
+                    after = rows
             inputs.append(expanded(after, read.relation))
         self._check_recomputed(plan, sum(rows.num_rows for rows in inputs))
         out = traces(plan.out.name, plan.key)

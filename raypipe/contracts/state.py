@@ -124,8 +124,8 @@ class StateReport:
         return cls(**{**fields, **parts, "checkpoints": checkpoints})
 
 
-class Trace(Protocol):
-    """A multiset of rows, looked up by key: what a version holds and what the work that reads it has added since.
+class Readable(Protocol):
+    """A multiset of rows, looked up by key.
 
     Values are equal as DuckDB groups them: NULL is NULL, NaN is NaN, -0.0 is 0.0. Of equal rows one is told, with the
     sum of their weights, and none if that is zero. The order of an answer depends on the rows alone.
@@ -145,23 +145,6 @@ class Trace(Protocol):
         """
         ...
 
-    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
-        """Lets rows stand for all that there are of their keys, and removes the rows of other keys.
-
-        Args:
-            rows: Without weights, one for each of their keys.
-            gone: Keys of which no row is to stay, as for ``probe``; none of them is a key of ``rows``.
-
-        Returns:
-            What was added to the trace, with its weights: each different row once.
-
-        Raises:
-            StateLost: what is stored is damaged.
-            SchemaMismatch: a column is missing, or does not fit the trace's type.
-            LimitExceeded: the state would outgrow its bound.
-        """
-        ...
-
     def should_scan(self, keys: int) -> bool:
         """Whether ``rows`` costs less than probing for so many keys."""
         ...
@@ -177,6 +160,27 @@ class Trace(Protocol):
     @property
     def count(self) -> int:
         """How many rows are stored; rows that cancel each other out count until they are merged."""
+        ...
+
+
+class Trace(Readable, Protocol):
+    """What a version holds of a relation, and what the work that reads it has added since."""
+
+    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
+        """Lets rows stand for all that there are of their keys, and removes the rows of other keys.
+
+        Args:
+            rows: Without weights, one for each of their keys.
+            gone: Keys of which no row is to stay, as for ``probe``; none of them is a key of ``rows``.
+
+        Returns:
+            What was added to the trace, with its weights: each different row once.
+
+        Raises:
+            StateLost: what is stored is damaged.
+            SchemaMismatch: a column is missing, or does not fit the trace's type.
+            LimitExceeded: the state would outgrow its bound.
+        """
         ...
 
     def clear(self) -> None:

@@ -12,9 +12,8 @@ The cut that its sinks hold decides which state an epoch is computed from, since
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
@@ -28,50 +27,12 @@ from raypipe.plan.views import Scan, ViewPlan
 from raypipe.steps.sql import SqlStep
 from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.feed import Fed, Feed
+from raypipe.steps.views.progress import Progress
 from raypipe.steps.views.relations import Input, Relations
 from raypipe.steps.views.telling import told
 from raypipe.steps.views.view import MOST_ROWS, View
 
 Output = tuple[str, ChangeBatch]
-
-
-@dataclass
-class Progress:
-    """What a version of the state says of itself, in its note.
-
-    Attributes:
-        loaded: Branches whose load has begun, by trace of the input.
-        live: Fingerprints of the views that have told what they hold.
-        held: Names of the operators' traces that hold what they should.
-        again: Relations that are told whole when somebody goes on from this version: what it holds of them was computed
-            a second time, and may differ from what the sinks were told in the last bits of floating point numbers.
-        again_until: Number of the highest cut that a sink held then; versions up to there are such ones.
-    """
-
-    loaded: dict[str, frozenset[int]] = field(default_factory=dict)
-    live: set[str] = field(default_factory=set)
-    held: set[str] = field(default_factory=set)
-    again: frozenset[str] = frozenset()
-    again_until: int = 0
-
-    def to_json(self) -> str:
-        """One line; ``from_json`` reads it back."""
-        loaded = {name: sorted(branches) for name, branches in sorted(self.loaded.items())}
-        again = {"again": sorted(self.again), "again_until": self.again_until} if self.again else {}
-        return json.dumps({"loaded": loaded, "live": sorted(self.live), "held": sorted(self.held), **again})
-
-    @classmethod
-    def from_json(cls, text: str) -> Progress:
-        """Reads what ``to_json`` wrote."""
-        fields = json.loads(text)
-        loaded = {name: frozenset(branches) for name, branches in fields["loaded"].items()}
-        return cls(
-            loaded,
-            set(fields["live"]),
-            set(fields.get("held", ())),  # an older raypipe had other traces, and held none of these
-            frozenset(fields.get("again", ())),
-            fields.get("again_until", 0),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +165,7 @@ class Views:
 
     def settle(self, step: str, relations: Relations) -> None:
         """Once a step has run, if it could: does what waits until no further step reads a trace."""
-        traces, identities = self._last.get(step, ((), ()))
+        traces, identities = self._last[step]
         relations.settle(traces)
         relations.forget(identities)
 
@@ -302,11 +263,12 @@ class Epoch:
             else:
                 made = []
                 inputs = self._inputs(step, work, fed)
-                if inputs is not None:
+                if inputs is None:
+                    views.settle(step.name, relations)
+                else:
                     made = self._told(step, list(self._carried(step, inputs, relations)))
                     live.add(step.plan.view)
                     held |= step.traces
-                views.settle(step.name, relations)
             self._batches[step.name] = made
             if step.name in views._wanted and self._exchange.shard == 0:
                 for batch in made:
@@ -337,6 +299,7 @@ class Epoch:
         plan = step.plan
         whole = plan.view not in self._progress.live or plan.name in self._whole
         changes, anew = step.carry(relations, inputs, whole=whole)
+        self._views.settle(step.name, relations)
         yield from told(plan.schema, changes, self._upto, self._views._sandbox, anew=anew)
 
     def _told(self, step: View, batches: list[ChangeBatch]) -> list[ChangeBatch]:
@@ -367,6 +330,7 @@ class Epoch:
                 ]
             elif work is not None and relations is not None and step.plan.view in self._progress.live:
                 rows, _ = step.carry(relations, self._still(step, work), whole=True)
+                relations.forget(views._last[step.name][1])
                 batches = list(told(step.plan.schema, rows, self._upto, views._sandbox, anew=True))
                 made[step.name] = self._told(step, batches)
             if step.name in views._wanted and self._exchange.shard == 0:

@@ -14,7 +14,7 @@ from shop_of_views import TOTALS, Shop
 from raypipe import faults
 from raypipe.local.run import run_local
 from raypipe.plan.views import ViewPlan
-from raypipe.steps.views.epoch import Progress
+from raypipe.steps.views.progress import Progress
 from raypipe.verify import verify
 
 

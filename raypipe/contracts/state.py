@@ -209,6 +209,10 @@ class Work(Protocol):
         """A trace as it stands after this work's own appends."""
         ...
 
+    def standing(self, name: str) -> Readable:
+        """A trace as it stood when this work began."""
+        ...
+
     def commit(self, version: int, *, note: str = "") -> None:
         """Makes the appends durable as a version; if it is there already, leaves it as it is.
 

@@ -12,7 +12,7 @@ The cut that its sinks hold decides which state an epoch is computed from, since
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +25,7 @@ from raypipe.plan.model import Plan
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.views import Scan, ViewPlan
 from raypipe.steps.sql import SqlStep
+from raypipe.steps.views.common import held_by_inputs, last_uses, owners
 from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.feed import Fed, Feed
 from raypipe.steps.views.progress import Progress
@@ -85,10 +86,11 @@ class Views:
         self._plans = {step.name: step for step in plan.steps}
         self._steps = steps
         self._views = [step for step in steps if isinstance(step, View)]
-        self._last = _last_uses(self._views)
+        self._last = last_uses(self._views)
         self._wanted = frozenset(wanted) & below
         self._inexact = frozenset(name for name in self._wanted if _found_by_floats(self._plans[name].schema))
         self._feeds = dict(self._made_feeds(plan))
+        self._by_inputs = held_by_inputs(self._views, self._feeds)
         self.inputs = frozenset(self._read()) - below
         self.between = frozenset(self._read()) & below
 
@@ -102,16 +104,12 @@ class Views:
         """Everything that must be remembered."""
         traces = [feed.trace for feed in self._feeds.values()]
         traces += [trace for view in self._views for trace in view.plan.traces]
-        return list({trace.name: trace for trace in traces}.values())
+        return [trace for name, trace in {each.name: each for each in traces}.items() if name not in self._by_inputs]
 
     @property
     def steps(self) -> dict[str, str]:
         """By trace of an operator, the steps that have it, with commas between."""
-        owners: dict[str, list[str]] = {}
-        for view in self._views:
-            for trace in view.traces:
-                owners.setdefault(trace, []).append(view.name)
-        return {trace: ", ".join(names) for trace, names in owners.items()}
+        return {trace: names for trace, names in owners(self._views).items() if trace not in self._by_inputs}
 
     @property
     def held_inputs(self) -> dict[str, str]:
@@ -162,6 +160,13 @@ class Views:
             f"No state is kept for cut {after.number if after is not None else 0}, which a sink holds.",
             remedy="Remove the pipeline's state folder and run again: everything is loaded anew.",
         )
+
+    def relations_of(self, work: Work, progress: Progress, at: float, exchange: Exchange) -> Relations:
+        """Those of an epoch that has taken in nothing yet."""
+        feeds = {feed.trace.name: feed for feed in self._feeds.values()}
+        loaded = {name for name, feed in feeds.items() if feed.is_loaded(progress.loaded.get(name, frozenset()))}
+        held = progress.held | {trace for trace, by in self._by_inputs.items() if by in loaded}
+        return Relations(work, held, at, exchange, by_inputs=self._by_inputs)
 
     def settle(self, step: str, relations: Relations) -> None:
         """Once a step has run, if it could: does what waits until no further step reads a trace."""
@@ -251,7 +256,7 @@ class Epoch:
         fed: dict[str, Fed] = {}
         live: set[str] = set()
         held: set[str] = set()
-        relations = Relations(work, self._progress.held, self._upto.at, self._exchange)
+        relations = views.relations_of(work, self._progress, self._upto.at, self._exchange)
         for step in views._steps:
             if isinstance(step, SqlStep):
                 made = [
@@ -268,7 +273,7 @@ class Epoch:
                 else:
                     made = self._told(step, list(self._carried(step, inputs, relations)))
                     live.add(step.plan.view)
-                    held |= step.traces
+                    held |= step.traces - views._by_inputs.keys()
             self._batches[step.name] = made
             if step.name in views._wanted and self._exchange.shard == 0:
                 for batch in made:
@@ -319,7 +324,7 @@ class Epoch:
         made = dict(self._batches)
         relations = None
         if work is not None:
-            relations = Relations(work, self._progress.held, self._upto.at, self._exchange)
+            relations = views.relations_of(work, self._progress, self._upto.at, self._exchange)
         for step in views._steps:
             if isinstance(step, SqlStep):
                 made[step.name] = [
@@ -351,17 +356,6 @@ class Epoch:
 def _contents_of(feed: Feed, work: Work, fed: Fed) -> pa.Table:
     """All rows of an input at the epoch's end."""
     return fed.changes if fed.whole else feed.contents(work.trace(feed.trace.name))
-
-
-def _last_uses(views: Sequence[View]) -> dict[str, tuple[list[str], list[str]]]:
-    """By step, the traces and the identities of relations that no later step has."""
-    last: dict[str, tuple[list[str], list[str]]] = {}
-    seen: set[str] = set()
-    for view in reversed(views):
-        traces, identities = set(view.traces) - seen, set(view.plan.identities.values()) - seen
-        last[view.name] = sorted(traces), sorted(identities)
-        seen |= traces | identities
-    return last
 
 
 def stateful_relations(plan: Plan) -> frozenset[str]:

@@ -11,14 +11,17 @@ rows: what its traces held before the epoch, and the epoch's changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import pyarrow as pa
 
 from raypipe.contracts import Readable, TraceSchema, Work
 from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.multiset import empty
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +64,22 @@ class Relations:
         held: Names of the traces that are kept: of any other the content means nothing.
         at: When the cut was made that the epoch ends at, seconds since 1970: what now() means.
         exchange: With the other shards.
+        by_inputs: Traces of operators that are not kept, and by name the traces of inputs that hold the same.
     """
 
-    def __init__(self, work: Work, held: Collection[str], at: float, exchange: Exchange = ALONE) -> None:
+    def __init__(
+        self,
+        work: Work,
+        held: Collection[str],
+        at: float,
+        exchange: Exchange = ALONE,
+        by_inputs: Mapping[str, str] = NOTHING,
+    ) -> None:
         self.held = frozenset(held)
         self.at = at
         self.exchange = exchange
         self._work = work
+        self._by_inputs = by_inputs
         self._rows: dict[tuple[str, bool], Rows] = {}
         self._begins: dict[str, bool] = {}
         self._due: dict[str, tuple[pa.Table, bool]] = {}
@@ -89,11 +101,15 @@ class Relations:
 
     def before(self, schema: TraceSchema, *, begins: bool) -> Readable:
         """A trace as an operator is to see it."""
-        return Nothing(schema) if begins else self._work.trace(schema.name)
+        if begins:
+            return Nothing(schema)
+        held = self._by_inputs.get(schema.name)
+        # The input has taken its changes in already.
+        return self._work.trace(schema.name) if held is None else self._work.standing(held)
 
-    def is_due(self, trace: str) -> bool:
-        """Whether it is known already what is added to a trace."""
-        return trace in self._due
+    def awaits(self, trace: str) -> bool:
+        """Whether it is still to be said what is added to a trace."""
+        return trace not in self._due and trace not in self._by_inputs
 
     def add(self, trace: str, rows: pa.Table, *, anew: bool) -> None:
         """Adds rows to a trace once ``settle`` says so; ``anew`` in place of all that it holds."""

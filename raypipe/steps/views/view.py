@@ -206,7 +206,7 @@ class Carry:
     def _remember(self, operator: Operator, relation: str, key: Key) -> None:
         """Has what changed added to a trace, or all that there is to one that is not kept."""
         trace = self._by_relation[relation, key].name
-        if not self._relations.is_due(trace):
+        if self._relations.awaits(trace):
             begins = self._begins(relation if relation in self._makers else operator.out.name)
             anew = begins or trace not in self._relations.held
             self._relations.add(trace, self._taken(relation, key, anew), anew=anew)

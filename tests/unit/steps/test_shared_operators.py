@@ -9,10 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from raypipe_memory_state import MemoryState
+from raypipe_memory_state import MemoryState, MemoryWork
 from test_view_epochs import TABLES, Pipeline, Sink, Source, cut, shop_plan
 
-from raypipe.contracts import Readable, TraceSchema, Work
 from raypipe.errors import InvariantBroken, SqlError
 from raypipe.local.threads import Office
 from raypipe.model import ChangeBatch, Cut
@@ -35,6 +34,9 @@ STEPS = {
     "words": "SELECT body, count(*) AS n FROM shop.notes GROUP BY body",
     "rare": "SELECT body FROM (SELECT body, count(*) AS n FROM shop.notes GROUP BY body) WHERE n < 3",
     "least": "SELECT customer, (SELECT count(*) FROM shop.notes) AS notes FROM grouped",
+    "enriched": "SELECT o.id, g.n FROM shop.orders o JOIN grouped g ON g.customer = o.customer WHERE g.most > 1",
+    "maybe_enriched": "SELECT o.id, g.n FROM shop.orders o LEFT JOIN grouped g ON g.customer = o.customer",
+    "also_enriched": "SELECT o.id, g.n + 1 AS n FROM shop.orders o JOIN grouped g ON g.customer = o.customer",
     "recent": "SELECT id, cents FROM shop.orders WHERE to_timestamp(1_699_999_990 + 9 * cents) <= now()",
     "recently": "SELECT count(*) AS n FROM (SELECT id, cents FROM shop.orders"
     " WHERE to_timestamp(1_699_999_990 + 9 * cents) <= now())",
@@ -63,6 +65,17 @@ def test_one_trace_serves_different_operators() -> None:
     noted, maybe = planned("noted", STEPS["noted"]), planned("maybe", STEPS["maybe_noted"])
     join = next(operator for operator in noted.operators if isinstance(operator, Bilinear))
     assert shared(noted, maybe) == {noted.trace_name(*each) for each in join.traces}
+
+
+def test_what_an_input_holds_already_is_not_kept_again() -> None:
+    chosen = ("grouped", "also_enriched")
+    with closing(
+        Views(replace(PLAN, steps=tuple(each for each in PLAN.steps if each.name in chosen)), chosen)
+    ) as views:
+        names = [trace.name.partition("/")[0] for trace in views.traces if trace.key == ("customer",)]
+    # The groups by customer as an input of the join, their rows and sums, and the join's other side.
+    assert sorted(names) == ["input", "operator", "operator"]
+    assert sum(trace.key == ("k0",) for trace in views.traces) == 1
 
 
 def test_both_sides_of_a_self_join_are_one_trace() -> None:
@@ -268,11 +281,12 @@ def _at_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def _as_it_stands(patch: pytest.MonkeyPatch) -> None:
-    def before(self: Relations, schema: TraceSchema, *, begins: bool) -> Readable:
-        work: Work = self._work
-        return work.trace(schema.name)
+    before = Relations.before
+    patch.setattr(Relations, "before", lambda self, schema, *, begins: before(self, schema, begins=False))
 
-    patch.setattr(Relations, "before", before)
+
+def _of_inputs_too_late(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryWork, "standing", MemoryWork.trace)
 
 
 def _by_every_step(patch: pytest.MonkeyPatch) -> None:
@@ -288,6 +302,7 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a trace is added to twice": _twice,
     "a trace is added to before all have read it": _at_once,
     "an operator that begins reads what others keep": _as_it_stands,
+    "what an input holds is read after it has taken its changes": _of_inputs_too_late,
     "a trace that others go on with is begun anew": _by_every_step,
 }
 

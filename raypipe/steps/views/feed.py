@@ -119,6 +119,11 @@ class Feed:
         rows = scanned(trace)
         return rows.select(weighted(self._columns).names)
 
+    @property
+    def nothing(self) -> pa.Table:
+        """No changes."""
+        return empty(self._columns)
+
     def is_loaded(self, loaded: frozenset[int]) -> bool:
         """Whether the loads of all branches have begun."""
         return len(loaded) == self._schema.branches

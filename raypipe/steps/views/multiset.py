@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.codec import comparable, hashes, last_rows, one_batch
-from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
+from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Readable
 from raypipe.errors import InvariantBroken
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
@@ -204,7 +204,7 @@ def empty(columns: pa.Schema) -> pa.Table:
     return weighted(columns).empty_table()
 
 
-def scanned(trace: Trace) -> pa.Table:
+def scanned(trace: Readable) -> pa.Table:
     """All rows of a trace."""
     columns = weighted(trace.schema.columns)
     return pa.Table.from_batches([batch.cast(columns) for batch in trace.rows()], columns)

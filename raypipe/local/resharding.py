@@ -1,7 +1,9 @@
-"""State that lies in another number of shards than the run wants is shared out anew, once, when the run starts.
+"""State that lies in another number of shards than is wanted is shared out anew.
 
 A layout is a folder that is named by its number of shards. The new one is made beside the old one, durable, and gets
-its name last; so there is always one that is whole. State that cannot be read is not shared out: it counts as lost.
+its name last; so there is always one that is whole. Its files are made of the pieces that runs are cut into, which may
+be there already: in ``<number>.prepared/<old number>.<old shard>``, cut while the old shards were at work. State that
+cannot be read is not shared out: it counts as lost.
 """
 
 from __future__ import annotations
@@ -10,17 +12,18 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from raypipe import faults
 from raypipe.disks import sync_folder
 from raypipe.errors import StateLost, Unavailable
-from raypipe.state import Share, Store, reshard
+from raypipe.state import Cuttings, Share, Store, assemble
 
 logger = logging.getLogger(__name__)
 
 _PARTIAL = ".partial"
+_PREPARED = ".prepared"
 _LAYOUT = re.compile(rf"([1-9][0-9]*)({re.escape(_PARTIAL)})?")
 # Opens the store in a shard's folder, one of so many.
 Opening = Callable[[Path, int], Store]
@@ -36,6 +39,7 @@ def arrange(folder: Path, shards: int, opening: Opening) -> None:
 
     Raises:
         Fenced: a later run has it.
+        LimitExceeded: a shard's part would be larger than it may be.
         Unavailable: the disk does not answer.
     """
     with _told(folder, shards):
@@ -45,7 +49,9 @@ def arrange(folder: Path, shards: int, opening: Opening) -> None:
 
 
 def discard_others(folder: Path, shards: int) -> None:
-    """Removes every other layout, and what was not finished. Only for who has opened this one: an older run has not.
+    """Removes every other layout, what was not finished, and what was cut for this one, or of others.
+
+    Only for who has opened this one: an older run has not.
 
     Raises:
         Unavailable: the disk does not answer.
@@ -56,6 +62,39 @@ def discard_others(folder: Path, shards: int) -> None:
             if found[0] != str(shards):
                 # What is removed in part must not count as a layout.
                 _remove([(folder / found[0]).rename(folder / f"{found[0]}{_PARTIAL}")])
+        _remove_prepared(
+            path for path in _prepared(folder) if f"{shards}{_PREPARED}" == path.parent.name or _of(path) != shards
+        )
+
+
+def prepared(folder: Path, shards: int, old: int, shard: int) -> Path:
+    """Where the pieces are that a shard, one of so many old ones, is cut into."""
+    return folder / f"{shards}{_PREPARED}" / f"{old}.{shard}"
+
+
+def discard_prepared(folder: Path, old: int, shard: int) -> None:
+    """Removes what was cut of a shard for any other number.
+
+    Raises:
+        Unavailable: the disk does not answer.
+    """
+    with _told(folder, old):
+        _remove_prepared(path for path in _prepared(folder) if path.name == f"{old}.{shard}")
+
+
+def _prepared(folder: Path) -> list[Path]:
+    return list(folder.glob(f"*{_PREPARED}/*.*"))
+
+
+def _of(path: Path) -> int:
+    return int(path.name.partition(".")[0])
+
+
+def _remove_prepared(folders: Iterable[Path]) -> None:
+    for path in folders:
+        _remove([path])
+        with suppress(OSError):  # there are those of other shards
+            path.parent.rmdir()
 
 
 def _layouts(folder: Path) -> list[re.Match[str]]:
@@ -90,10 +129,16 @@ def _share_out(folder: Path, whole: list[int], shards: int, opening: Opening) ->
             return
         partial = folder / f"{shards}{_PARTIAL}"
         _remove([partial] if partial.exists() else [])
+        cuttings = [Cuttings(prepared(folder, shards, newest, shard), shards) for shard in range(newest)]
         try:
+            for store, cut in zip(layouts[newest], cuttings, strict=True):
+                if not faults.armed("mutant.reshard_forgets"):
+                    cut.cut(store)
+            faults.point("shards.cut")
             for shard in range(shards):
                 with closing(opening(partial / str(shard), shards)) as into:
-                    reshard(layouts[newest], sorted(common[newest]), into, Share(shard=shard, shards=shards))
+                    share = Share(shard=shard, shards=shards)
+                    assemble(layouts[newest], cuttings, sorted(common[newest]), into, share)
                 faults.point("shards.shared")
         except StateLost as error:
             logger.warning("state cannot be shared out; it is made anew", extra={"error": str(error)})

@@ -141,6 +141,11 @@ class StatefulShards:
         for member in self._members:
             member.reset()
 
+    def prepare(self, shards: int) -> None:
+        """See ``Stateful.prepare``."""
+        for member in self._members:
+            member.prepare(shards)
+
     def checkpoint(self, version: int, keep: Collection[int]) -> None:
         """See ``Stateful.checkpoint``."""
         for member in self._members:
@@ -161,6 +166,12 @@ class StatefulShards:
         office.begin()
         epochs = office.together(lambda shard: self._members[shard].begin(after, upto, needs, office.exchanges[shard]))
         return _Together(office, epochs)
+
+    def leave(self) -> None:
+        """See ``Stateful.leave``."""
+        self._office.close()
+        for member in self._members:
+            member.leave()
 
     def close(self) -> None:
         """See ``Stateful.close``."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from raypipe import faults
 from raypipe.contracts import ReshardReport
 from raypipe.errors import RaypipeError
 from raypipe.state import Cuttings, Store
@@ -82,6 +83,8 @@ class Preparing:
             rounds += 1
             ready = self.report().ready or cut <= _LITTLE_BYTES or rounds >= _MOST_ROUNDS
             self._tell(left_bytes=0, ready=ready)
+            if faults.armed("mutant.reshard_forgets"):
+                self._stopping.wait()
             if ready and self._stopping.wait(_EVERY_S):
                 return
 

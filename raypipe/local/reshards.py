@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from raypipe import faults
 from raypipe.contracts import Crew, Log
@@ -16,7 +17,7 @@ from raypipe.engine.reshard import (
     ReshardAnswer,
     ReshardRequest,
 )
-from raypipe.errors import Fenced, RaypipeError, StateLost
+from raypipe.errors import Fenced, RaypipeError, StateLost, Unavailable
 from raypipe.model import Claim
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,8 @@ class Reshards:
     def _give_up(self) -> None:
         if self._preparing:
             self._preparing = False
-            self._crew.prepare(self._crew.state_shards())
+            with suppress(Unavailable):  # what cannot be removed now is removed by the next run
+                self._crew.prepare(self._crew.state_shards())
 
     def _say(self, answer: ReshardAnswer) -> None:
         if answer != self._told:

@@ -61,6 +61,10 @@ class StatefulAlone:
         """See ``Stateful.begin``."""
         return self._only.begin(after, upto, needs)
 
+    def let_go(self) -> None:
+        """See ``Stateful.let_go``."""
+        self._only.let_go()
+
     def leave(self) -> None:
         """See ``Stateful.leave``."""
         self._only.leave()

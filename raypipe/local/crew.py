@@ -135,8 +135,8 @@ class LocalCrew:
         """Ends the shards that there are, and opens others on what they held."""
         assert self._stateful is not None
         assert self._open_state is not None
-        before = self._shards
-        self._stateful.leave()
+        former, before = self._stateful, self._shards
+        former.let_go()
         faults.point("reshard.left")
         self._stateful, self._next = self._next or self._open_state(shards), None
         self._shards = shards
@@ -144,8 +144,9 @@ class LocalCrew:
             self._stand_on(self._stateful.open(claim.generation))
         except RaypipeError:
             self._stateful.leave()
-            self._stateful, self._shards = self._open_state(before), before
+            self._stateful, self._shards = former, before
             raise
+        former.leave()
 
     def _dismiss(self) -> None:
         if self._next is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from raypipe.local.demand import Demand
 from raypipe.local.entered import enter, entered
 from raypipe.local.inline import Executor
 from raypipe.local.preparing import Preparing
-from raypipe.local.resharding import arrange, discard_others, discard_prepared, prepared
+from raypipe.local.resharding import arrange, discard_others, discard_prepared, prepared, remove
 from raypipe.local.saving import Saving
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
@@ -71,6 +72,7 @@ class Stateful:
         self._views = Views(plan, demand.relations)
         self._store: Store | None = None
         self._preparing: Preparing | None = None
+        self._removal: threading.Thread | None = None
         self._saving: Saving | None = None
         if plan.checkpoints:
             self._saving = Saving(plan.checkpoints, shard, shards, identity=identity, traces=self._views.traces)
@@ -90,7 +92,10 @@ class Stateful:
             store = self._own(generation)
             self._store = store if self._saving is None else self._saving.filled(store, partial(self._own, generation))
             if self._shard == 0:
-                discard_others(self._folder, self._shards)
+                gone = discard_others(self._folder, self._shards)
+                # Files of gigabytes take a while, and nobody needs to wait for it.
+                self._removal = threading.Thread(target=remove, args=(gone,), name="raypipe-removal", daemon=True)
+                self._removal.start()
         return self._store.lineage
 
     def _own(self, generation: int) -> Store:
@@ -223,10 +228,16 @@ class Stateful:
         """Ends steps and state; idempotent."""
         if self._saving is not None:
             self._saving.close()
+        if self._removal is not None:
+            self._removal.join()
         self.leave()
 
+    def let_go(self) -> None:
+        """Others may have the state; ``open`` takes it again."""
+        self._drop()
+
     def leave(self) -> None:
-        """Ends steps and state, and waits for no checkpoint that is on its way."""
+        """Ends steps and state, and waits for nothing that is done beside the work."""
         self._views.close()
         self._drop()
 

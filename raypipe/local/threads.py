@@ -120,8 +120,8 @@ class StatefulShards:
 
     def open(self, generation: int) -> str:
         """See ``Stateful.open``."""
-        first = self._members[0].open(generation)
-        return lineage_of([first, *(member.open(generation) for member in self._members[1:])])
+        self._members[0].open(generation)
+        return lineage_of(self._office.together(lambda shard: self._members[shard].open(generation)))
 
     def versions(self) -> list[tuple[int, ...]]:
         """See ``fitting.Shards``."""
@@ -166,6 +166,11 @@ class StatefulShards:
         office.begin()
         epochs = office.together(lambda shard: self._members[shard].begin(after, upto, needs, office.exchanges[shard]))
         return _Together(office, epochs)
+
+    def let_go(self) -> None:
+        """See ``Stateful.let_go``."""
+        for member in self._members:
+            member.let_go()
 
     def leave(self) -> None:
         """See ``Stateful.leave``."""

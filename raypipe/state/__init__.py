@@ -1,7 +1,7 @@
 """The state of stateful steps: traces of weighted rows in sorted immutable runs on disk."""
 
 from raypipe.state.checkpoint import checkpoint, restore
-from raypipe.state.cutting import Cuttings, assemble
+from raypipe.state.cutting import Cuttings, Takeover
 from raypipe.state.limits import Limits
 from raypipe.state.remote import Remote
 from raypipe.state.sharding import Share, lineage_of, shard_of
@@ -16,7 +16,7 @@ __all__ = [
     "Share",
     "Shelf",
     "Store",
-    "assemble",
+    "Takeover",
     "checkpoint",
     "lineage_of",
     "restore",

@@ -120,12 +120,12 @@ class Commits:
             self.held.files[name] = size
         return name
 
-    def linked(self, entry: RunEntry) -> Run:
-        """A run in a file that was linked; in no version."""
+    def linked(self, entry: RunEntry, content: pa.Buffer) -> Run:
+        """A run in a file that was linked, whose content this is; in no version."""
         with self.lock:
             name = self.folder.fresh("part")
             self.held.entries[name] = entry
-        return stored_run(name, entry, self.folder.map(entry.file), self.traces[entry.trace])
+        return stored_run(name, entry, content, self.traces[entry.trace])
 
     def release(self, name: str) -> None:
         """Says that a run's file is from now on needed only by the versions that name it."""

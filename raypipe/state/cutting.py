@@ -33,7 +33,7 @@ from raypipe.state.limits import Limits
 from raypipe.state.manifest import RunEntry, block_fields, block_of
 from raypipe.state.run import Run, Stored
 from raypipe.state.sharding import Share, lineage_of
-from raypipe.state.store import Part, Piece, Store
+from raypipe.state.store import Piece, Store
 from raypipe.state.work import OpenWork
 from raypipe.state.writing import RunFile, blocks_of
 
@@ -181,46 +181,50 @@ class Cuttings:
             sync_folder(self._folder)
 
 
-def assemble(
-    stores: Sequence[Store], cuttings: Sequence[Cuttings], versions: Collection[int], into: Store, share: Share
-) -> None:
-    """Makes the store of a new shard of the pieces for it.
+class Takeover:
+    """Versions that lie in some stores, in pieces for each of the shards that are to have them.
 
     Args:
-        stores: Of all shards that there were.
+        stores: Of all shards that there were; they stay open, and are not written.
         cuttings: Of each of them, in which everything is cut.
-        versions: Numbers of cuts that all of them keep: to be taken over.
-        into: The store; what it holds is forgotten.
-        share: Which the new shard is.
+        versions: Numbers of cuts that all of them keep.
 
     Raises:
         StateLost: one of the stores does not keep a version.
-        LimitExceeded: the shard's part would outgrow its bound.
-        Unavailable: the disk does not take it.
+        Unavailable: the disk does not answer.
     """
-    parts: list[Part] = []
-    for store, cut in zip(stores, cuttings, strict=True):
-        with _works() as works:
-            works |= {number: store.begin(number) for number in versions}
-            holders: dict[Run, tuple[str, list[int]]] = {}
-            for number, work in works.items():
-                for name, trace in work.traces.items():
-                    for run in trace.stored:
-                        holders.setdefault(run, (name, []))[1].append(number)
-            for (run, (name, numbers)), pieces in zip(holders.items(), cut.pieces(list(holders)), strict=True):
-                if pieces is None and faults.armed("mutant.reshard_forgets"):
-                    continue
-                if pieces is None:
-                    raise InvariantBroken(
-                        f"Run {run.name} of the state is not cut.", remedy="Please report this defect."
-                    )
-                if share.shard in pieces:
-                    parts.append((numbers, name, pieces[share.shard]))
-    into.adopt(
-        {number: stores[0].note(number) for number in versions},
-        lineage=lineage_of([store.lineage for store in stores]),
-        parts=parts,
-    )
+
+    def __init__(self, stores: Sequence[Store], cuttings: Sequence[Cuttings], versions: Collection[int]) -> None:
+        self._notes = {number: stores[0].note(number) for number in versions}
+        self._lineage = lineage_of([store.lineage for store in stores])
+        self._parts: list[tuple[list[int], str, Mapping[int, Piece]]] = []
+        for store, cut in zip(stores, cuttings, strict=True):
+            with _works() as works:
+                works |= {number: store.begin(number) for number in versions}
+                holders: dict[Run, tuple[str, list[int]]] = {}
+                for number, work in works.items():
+                    for name, trace in work.traces.items():
+                        for run in trace.stored:
+                            holders.setdefault(run, (name, []))[1].append(number)
+                found = cut.pieces(list(holders))
+                for (run, (name, numbers)), pieces in zip(holders.items(), found, strict=True):
+                    if pieces is not None:
+                        self._parts.append((numbers, name, pieces))
+                    elif not faults.armed("mutant.reshard_forgets"):
+                        raise InvariantBroken(f"Run {run.name} is not cut.", remedy="Please report this defect.")
+
+    def into(self, store: Store, shard: int) -> None:
+        """Gives a shard's store what is for it, in place of all that it holds; from any thread.
+
+        Raises:
+            LimitExceeded: the shard's part would outgrow its bound.
+            Unavailable: the disk does not take it.
+        """
+        store.adopt(
+            self._notes,
+            lineage=self._lineage,
+            parts=((numbers, name, pieces[shard]) for numbers, name, pieces in self._parts if shard in pieces),
+        )
 
 
 @contextmanager

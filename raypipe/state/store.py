@@ -162,15 +162,17 @@ class Store:
         """
         versions = {number: Version(note=note, runs={}) for number, note in notes.items()}
         written: list[str] = []
-        linked: dict[Path, str] = {}
+        linked: dict[Path, tuple[str, pa.Buffer]] = {}
         try:
             for numbers, trace, rows in parts:
                 with self._lock:
                     self._commits.check_room(0)
                 if isinstance(rows, Piece):
                     if rows.path not in linked:
-                        linked[rows.path] = self._commits.link(rows.path)
-                    run = self._commits.linked(replace(rows.entry, file=linked[rows.path]))
+                        file = self._commits.link(rows.path)
+                        linked[rows.path] = file, self._commits.folder.map(file)
+                    file, content = linked[rows.path]
+                    run = self._commits.linked(replace(rows.entry, file=file), content)
                 else:
                     run = self._commits.write(self._traces[trace], rows)
                     written.append(run.name)
@@ -182,7 +184,7 @@ class Store:
                 self._commits.check_open()
                 self._commits.replace_all(versions, lineage)
         finally:
-            for name in (*written, *linked.values()):
+            for name in (*written, *(file for file, _ in linked.values())):
                 self.release(name)
 
     def holds(self, trace: str) -> bool:

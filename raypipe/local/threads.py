@@ -169,8 +169,7 @@ class StatefulShards:
 
     def let_go(self) -> None:
         """See ``Stateful.let_go``."""
-        for member in self._members:
-            member.let_go()
+        self._office.together(lambda shard: self._members[shard].let_go())
 
     def leave(self) -> None:
         """See ``Stateful.leave``."""

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 # How often a row is there (int64), the last column of all rows that go into a trace or come out of one.
@@ -167,12 +169,12 @@ class Trace(Protocol):
         """
         ...
 
-    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
-        """Lets rows stand for all that there are of their keys, and removes the rows of other keys.
+    def replace(self, rows: pa.Table, stays: npt.NDArray[np.bool_]) -> pa.Table:
+        """Lets the last row of each key stand for all that there are of it, or removes them all.
 
         Args:
-            rows: Without weights, one for each of their keys.
-            gone: Keys of which no row is to stay, as for ``probe``; none of them is a key of ``rows``.
+            rows: Without weights; several may have one key.
+            stays: Whether there is such a row afterwards, or none of its key; of the latter only the key counts.
 
         Returns:
             What was added to the trace, with its weights: each different row once.

@@ -127,12 +127,8 @@ class Feed:
         """The last image of each key stands for what there was of it."""
         if not changes.num_rows:
             return empty(self._held)
-        changes = changes.combine_chunks()
-        last = self._multiset.last(changes, self._identity)
-        present = _COMES[changes.column(OP).to_numpy()[last]]
-        come = changes.select(self._held.names).take(pa.array(last[present]))
-        gone = changes.select(list(self._identity)).take(pa.array(last[~present]))
-        return fitted(trace.replace(come, gone), weighted(self._held))
+        stays = _COMES[changes.column(OP).to_numpy()]
+        return fitted(trace.replace(changes.select(self._held.names), stays), weighted(self._held))
 
     def _renewed(self, changes: pa.Table, trace: Trace, emptied: set[int]) -> pa.Table:
         """Likewise after branches were emptied, and for relations without a key."""

@@ -127,7 +127,8 @@ class Operators:
         keys = None
         if not everything:
             keys = self.multiset.keys(
-                (rows, read.key) for read, rows in zip(plan.reads, changes, strict=True) if read.key is not None
+                ((rows, read.key) for read, rows in zip(plan.reads, changes, strict=True) if read.key is not None),
+                probes=len(plan.reads) + 1,
             )
         inputs = []
         for read, rows in zip(plan.reads, changes, strict=True):

@@ -190,7 +190,11 @@ class View:
             rows = taken(relation, key)
             if rows.num_rows:
                 traces(relation, key).append(rows)
-        return here(self.plan.operators[-1].out.name, ())
+        told = here(self.plan.operators[-1].out.name, ())
+        # The functions above know each other, and would keep all of this until Python looks for such circles.
+        for each in (made, added, arrived):
+            each.clear()
+        return told
 
     def _everywhere(
         self, operator: Keyed, changes: Sequence[pa.Table], traces: Traces, exchange: Exchange

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.contracts import WEIGHT, TraceSchema
@@ -30,10 +32,14 @@ class MemoryTrace:
         )
         return found.to_arrow_table().cast(self._arrow)
 
-    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
-        keys = pa.concat_tables([rows.select(list(self.schema.key)), gone])
-        before = self.probe(keys)
-        parts = [(rows.cast(self.schema.columns), 1), (before.drop_columns([WEIGHT]), -1)]
+    def replace(self, rows: pa.Table, stays: npt.NDArray[np.bool_]) -> pa.Table:
+        before = self.probe(rows)
+        numbered = rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64()))
+        self._database.register("numbered", numbered.append_column("_stays", pa.array(stays)))
+        key = ", ".join(f'"{name}"' for name in self.schema.key)
+        lasts = f"FROM numbered QUALIFY _place = max(_place) OVER (PARTITION BY {key})"
+        come = self._database.sql(f"SELECT * EXCLUDE (_place, _stays) FROM ({lasts}) WHERE _stays").to_arrow_table()
+        parts = [(come.cast(self.schema.columns), 1), (before.drop_columns([WEIGHT]), -1)]
         weighted = [part.append_column(WEIGHT, pa.array([sign] * part.num_rows, pa.int64())) for part, sign in parts]
         delta = self._added_up(pa.concat_tables(weighted))
         self.append(delta)

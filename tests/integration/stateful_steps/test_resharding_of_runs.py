@@ -68,6 +68,7 @@ def test_epochs_go_on_while_the_state_is_cut_and_no_table_is_loaded_again(
 ) -> None:
     with caplog.at_level(logging.INFO, "raypipe"), AtWork(shop.plan(), run_local) as run:
         run.carried(lambda: shop.trade(30))
+        caplog.clear()  # the first load
         faults.arm("reshard.listed=hold@1")
         request = asked(shop.plan(), 3, run.told[-1].run)
         run.until(lambda status: any(report.reshard for report in status.stateful), "the cutting")
@@ -75,6 +76,7 @@ def test_epochs_go_on_while_the_state_is_cut_and_no_table_is_loaded_again(
             run.carried(lambda: shop.trade(30))
         proved(shop)
         assert layouts(shop) == {"1", "3.prepared"}
+        assert "is cut for 3 shards" in command(capsys, shop, "status")
         let_go(fired)
         answer = answered(shop.plan(), request)
         assert (answer.progress, answer.shards) == (Progress.DONE, 3)

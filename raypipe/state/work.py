@@ -180,10 +180,15 @@ class OpenWork:
         self.traces = traces
         self.ended = False
         self._ground = ground
+        self._began = {name: trace.stored for name, trace in traces.items()}
 
     def trace(self, name: str) -> OpenTrace:
         """See ``Work``."""
         return self.traces[name]
+
+    def standing(self, name: str) -> OpenTrace:
+        """See ``Work``."""
+        return OpenTrace(self.traces[name].schema, self._began[name], self._ground)
 
     def commit(self, version: int, *, note: str = "") -> None:
         """See ``Work``."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypipe.codec import comparable, hashes, last_rows, one_batch
-from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
+from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Readable
 from raypipe.errors import InvariantBroken
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
@@ -55,9 +55,7 @@ class Multiset:
 
     def there(self, rows: pa.Table) -> pa.Table:
         """The same rows, added up if some go."""
-        if all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks):
-            return rows
-        return self.total(pa.schema(list(rows.schema)[:-1]), [rows])
+        return rows if only_comes(rows) else self.total(pa.schema(list(rows.schema)[:-1]), [rows])
 
     def last(self, rows: pa.Table, names: Sequence[str]) -> np.ndarray:
         """Where the last row of each key is, ascending."""
@@ -108,6 +106,11 @@ def _lasts(keys: pa.Table) -> np.ndarray | None:
     if found is None:
         return None
     return np.arange(len(found)) if len(found) == keys.num_rows else np.sort(found)
+
+
+def only_comes(rows: pa.Table) -> bool:
+    """Whether no row goes."""
+    return all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks)
 
 
 def counts_once(rows: pa.Table) -> bool:
@@ -201,7 +204,7 @@ def empty(columns: pa.Schema) -> pa.Table:
     return weighted(columns).empty_table()
 
 
-def scanned(trace: Trace) -> pa.Table:
+def scanned(trace: Readable) -> pa.Table:
     """All rows of a trace."""
     columns = weighted(trace.schema.columns)
     return pa.Table.from_batches([batch.cast(columns) for batch in trace.rows()], columns)

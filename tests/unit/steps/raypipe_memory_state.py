@@ -21,6 +21,10 @@ class MemoryTrace:
         self._arrow = pa.schema([*schema.columns, pa.field(WEIGHT, pa.int64())])
         self.held = self._arrow.empty_table() if rows is None else rows
 
+    def holding(self, rows: pa.Table) -> MemoryTrace:
+        """Another trace, of these rows."""
+        return MemoryTrace(self.schema, self._database, rows)
+
     def probe(self, keys: pa.Table) -> pa.Table:
         if not self.schema.key:
             return self.held
@@ -78,9 +82,13 @@ class MemoryWork:
     def __init__(self, state: MemoryState, traces: dict[str, MemoryTrace]) -> None:
         self._state = state
         self._traces = traces
+        self._began = {name: trace.held for name, trace in traces.items()}
 
     def trace(self, name: str) -> MemoryTrace:
         return self._traces[name]
+
+    def standing(self, name: str) -> MemoryTrace:
+        return self._traces[name].holding(self._began[name])
 
     def commit(self, version: int, *, note: str = "") -> None:
         self._state.kept.setdefault(version, ({name: trace.held for name, trace in self._traces.items()}, note))

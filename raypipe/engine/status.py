@@ -87,6 +87,7 @@ class Status:
             ``commit_sinks``.
         instances: Sources.
         sinks: Units of commit.
+        state_shards: In how many shards that lies; 0 without such steps.
         stateful: What stateful steps remember: one report for each owner of state, none without such steps.
         error: Why it failed.
     """
@@ -105,6 +106,7 @@ class Status:
     stage_s: Mapping[str, float] = field(default_factory=dict)
     instances: tuple[InstanceStatus, ...] = ()
     sinks: tuple[SinkStatus, ...] = ()
+    state_shards: int = 0
     stateful: tuple[StateReport, ...] = ()
     error: str = ""
 

@@ -68,6 +68,19 @@ class SinkStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CarryingOn:
+    """State that is behind the sinks and carried on to them by the log, before a run's first epoch.
+
+    Attributes:
+        cut: Number of the cut that it has reached.
+        upto: Number of the cut that it has to reach.
+    """
+
+    cut: int
+    upto: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """A run at one moment.
 
@@ -88,6 +101,7 @@ class Status:
         instances: Sources.
         sinks: Units of commit.
         stateful: What stateful steps remember: one report for each owner of state, none without such steps.
+        carrying_on: How far the state is that is carried on to the sinks; None while none is.
         error: Why it failed.
     """
 
@@ -106,6 +120,7 @@ class Status:
     instances: tuple[InstanceStatus, ...] = ()
     sinks: tuple[SinkStatus, ...] = ()
     stateful: tuple[StateReport, ...] = ()
+    carrying_on: CarryingOn | None = None
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,6 +140,8 @@ class Status:
         fields["instances"] = tuple(InstanceStatus(**each) for each in fields["instances"])
         fields["sinks"] = tuple(SinkStatus(**each) for each in fields["sinks"])
         fields["stateful"] = tuple(StateReport.from_dict(each) for each in fields.get("stateful", ()))
+        carrying = fields.get("carrying_on")
+        fields["carrying_on"] = CarryingOn(**carrying) if carrying else None
         return cls(**fields)
 
     def alive(self, now: float) -> bool:

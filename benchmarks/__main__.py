@@ -36,6 +36,7 @@ BENCHMARKS = {
     "view_scaling": "ViewScaling",
     "view_join": "ViewJoin",
     "view_fixed_cost": "ViewFixedCost",
+    "view_shared": "ViewShared",
     "view_bulk": "ViewBulk",
     "view_epochs": "ViewEpochs",
     "view_tpch": "ViewTpch",

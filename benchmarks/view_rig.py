@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.model import ChangeBatch, Column, Cut, Image, Op, TableName, TableSchema
-from raypipe.plan import InstancePlan, Plan, compile_step, order_steps
+from raypipe.plan import InstancePlan, Plan, StepPlan, compile_step, order_steps
+from raypipe.plan.views import ViewPlan
 from raypipe.state import Limits, Store
 from raypipe.steps import Needs, Views
 
 Ids = npt.NDArray[np.int64]
+
+# What is made of the plan of a step.
+Change = Callable[[StepPlan | ViewPlan], StepPlan | ViewPlan]
 
 BATCH_ROWS = 1 << 16
 STATUSES = np.array(["new", "paid", "shipped", "cancelled"])
@@ -128,14 +133,39 @@ class Changes:
         return list(batches(ORDERS, orders(ids, self._customers, random), ops, commit))
 
 
-class Rig:
-    """Stateful steps and their state in a folder; one epoch after another."""
+def as_planned(step: StepPlan | ViewPlan) -> StepPlan | ViewPlan:
+    """The step, which shares what others have alike."""
+    return step
 
-    def __init__(self, folder: Path, tables: Sequence[TableSchema], steps: Mapping[str, str]) -> None:
+
+def apart(step: StepPlan | ViewPlan) -> StepPlan | ViewPlan:
+    """The step with operators and traces of its own, whatever others have."""
+    if not isinstance(step, ViewPlan):
+        return step
+    return replace(step, identities={name: f"{step.name}.{name}" for name in step.identities})
+
+
+class Rig:
+    """Stateful steps and their state in a folder; one epoch after another.
+
+    Args:
+        folder: Of the state.
+        tables: That the steps read.
+        steps: SQL by name.
+        changed: What is made of each step's plan.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tables: Sequence[TableSchema],
+        steps: Mapping[str, str],
+        changed: Change = as_planned,
+    ) -> None:
         schemas = {str(schema.table): schema for schema in tables}
         planned = []
         for name in order_steps(steps, list(schemas)):
-            planned.append(compile_step(name, steps[name], schemas, {}))
+            planned.append(changed(compile_step(name, steps[name], schemas, {})))
             schemas[name] = planned[-1].schema
         instance = InstancePlan(name="shop", url="", chosen=(), tables=tuple(tables))
         plan = Plan(

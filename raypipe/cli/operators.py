@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from raypipe.plan.views import Algebraic, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, ViewPlan
+from collections.abc import Sequence
+
+from raypipe.plan.views import Algebraic, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, ViewPlan, traces_of
 
 
-def operators(step: ViewPlan) -> list[dict[str, str]]:
-    """One row for each operator: ``name``, ``what``, ``keeps``, ``costs``."""
+def operators(step: ViewPlan, steps: Sequence[ViewPlan]) -> list[dict[str, str]]:
+    """One row for each operator: ``name``, ``what``, ``keeps``, ``costs``, and ``shared`` if other steps have it too.
+
+    Args:
+        step: Whose operators they are.
+        steps: All stateful steps of the plan.
+    """
     short = {operator.out.name: f"#{place}" for place, operator in enumerate(step.operators)}
     return [
         {
@@ -14,6 +21,7 @@ def operators(step: ViewPlan) -> list[dict[str, str]]:
             "what": _what(operator, short),
             "keeps": _keeps(operator),
             "costs": _costs(operator),
+            "shared": _shared(operator, step, [other for other in steps if other.name != step.name], short),
         }
         for operator in step.operators
     ]
@@ -70,6 +78,24 @@ def _costs(operator: Operator) -> str:
                 return "costs the rows of the changed keys; all rows when what it compares with changes"
             return "costs the rows of the changed keys"
     return ""
+
+
+def _shared(operator: Operator, step: ViewPlan, others: Sequence[ViewPlan], short: dict[str, str]) -> str:
+    """With which steps an operator or what it keeps is shared; empty for what keeps nothing."""
+    kept = traces_of(operator)
+    if not kept:
+        return ""
+    identity = step.identities[operator.out.name]
+    alike = [other.name for other in others if identity in other.identities.values()]
+    parts = [f"runs once with {', '.join(alike)}"] if alike else []
+    for relation, key in kept:
+        name = step.trace_name(relation, key)
+        found = [other.name for other in others if any(trace.name == name for trace in other.traces)]
+        more = [each for each in found if each not in alike]
+        if more:
+            by = f" by {_columns(key)}" if key else ""
+            parts.append(f"rows of {short[relation]}{by} kept once with {', '.join(more)}")
+    return "; ".join(parts)
 
 
 def _columns(key: tuple[str, ...]) -> str:

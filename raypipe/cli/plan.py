@@ -34,6 +34,7 @@ def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
     from raypipe.cli.operators import operators
     from raypipe.plan.views import ViewPlan
 
+    stateful = [step for step in plan.steps if isinstance(step, ViewPlan)]
     return {
         "ok": True,
         "pipeline": plan.pipeline,
@@ -57,7 +58,7 @@ def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
                 "runs": "stateful" if isinstance(step, ViewPlan) else "row-wise",
                 "reason": step.reason,
                 "reads": list(step.inputs),
-                **({"operators": operators(step)} if isinstance(step, ViewPlan) else {}),
+                **({"operators": operators(step, stateful)} if isinstance(step, ViewPlan) else {}),
                 **_relation(step.schema),
             }
             for step in plan.steps
@@ -122,7 +123,8 @@ def _lines(plan: dict[str, Any]) -> list[str]:
             ]
         )
         lines += aligned(
-            (f"  {made['name']}", made["what"], made["keeps"], made["costs"]) for made in step.get("operators", ())
+            (f"  {made['name']}", made["what"], made["keeps"], made["costs"], made["shared"])
+            for made in step.get("operators", ())
         )
     for sink in plan["sinks"]:
         shards = f" and {len(sink['urls']) - 1} more, by hash of the key" if len(sink["urls"]) > 1 else ""

@@ -8,6 +8,7 @@ from raypipe.codec.json_text import JSON_NULL, in_brackets, json_arrays, json_ob
 from raypipe.codec.keyhash import shard_of
 from raypipe.codec.rowequal import certainly_equal, comparable
 from raypipe.codec.rowhash import hashes, one_batch
+from raypipe.codec.rowlast import last_rows, taken
 from raypipe.codec.split import split
 
 __all__ = [
@@ -26,8 +27,10 @@ __all__ = [
     "json_arrays",
     "json_objects",
     "json_strings",
+    "last_rows",
     "one_batch",
     "relisted",
     "shard_of",
     "split",
+    "taken",
 ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
-
 import pyarrow as pa
+from zlib_ng import zlib_ng
 
 
 def checksum(content: bytes | pa.Buffer, place: str) -> int:
     """CRC-32 (zlib) of the content, begun with the place it belongs to, so that swapped contents are noticed too."""
-    return zlib.crc32(content, zlib.crc32(place.encode()))
+    return int(zlib_ng.crc32(content, zlib_ng.crc32(place.encode())))

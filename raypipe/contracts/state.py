@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 # How often a row is there (int64), the last column of all rows that go into a trace or come out of one.
@@ -124,8 +126,8 @@ class StateReport:
         return cls(**{**fields, **parts, "checkpoints": checkpoints})
 
 
-class Trace(Protocol):
-    """A multiset of rows, looked up by key: what a version holds and what the work that reads it has added since.
+class Readable(Protocol):
+    """A multiset of rows, looked up by key.
 
     Values are equal as DuckDB groups them: NULL is NULL, NaN is NaN, -0.0 is 0.0. Of equal rows one is told, with the
     sum of their weights, and none if that is zero. The order of an answer depends on the rows alone.
@@ -145,23 +147,6 @@ class Trace(Protocol):
         """
         ...
 
-    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
-        """Lets rows stand for all that there are of their keys, and removes the rows of other keys.
-
-        Args:
-            rows: Without weights, one for each of their keys.
-            gone: Keys of which no row is to stay, as for ``probe``; none of them is a key of ``rows``.
-
-        Returns:
-            What was added to the trace, with its weights: each different row once.
-
-        Raises:
-            StateLost: what is stored is damaged.
-            SchemaMismatch: a column is missing, or does not fit the trace's type.
-            LimitExceeded: the state would outgrow its bound.
-        """
-        ...
-
     def should_scan(self, keys: int) -> bool:
         """Whether ``rows`` costs less than probing for so many keys."""
         ...
@@ -177,6 +162,27 @@ class Trace(Protocol):
     @property
     def count(self) -> int:
         """How many rows are stored; rows that cancel each other out count until they are merged."""
+        ...
+
+
+class Trace(Readable, Protocol):
+    """What a version holds of a relation, and what the work that reads it has added since."""
+
+    def replace(self, rows: pa.Table, stays: npt.NDArray[np.bool_]) -> pa.Table:
+        """Lets the last row of each key stand for all that there are of it, or removes them all.
+
+        Args:
+            rows: Without weights; several may have one key.
+            stays: Whether there is such a row afterwards, or none of its key; of the latter only the key counts.
+
+        Returns:
+            What was added to the trace, with its weights: each different row once.
+
+        Raises:
+            StateLost: what is stored is damaged.
+            SchemaMismatch: a column is missing, or does not fit the trace's type.
+            LimitExceeded: the state would outgrow its bound.
+        """
         ...
 
     def clear(self) -> None:
@@ -201,6 +207,10 @@ class Work(Protocol):
 
     def trace(self, name: str) -> Trace:
         """A trace as it stands after this work's own appends."""
+        ...
+
+    def standing(self, name: str) -> Readable:
+        """A trace as it stood when this work began."""
         ...
 
     def commit(self, version: int, *, note: str = "") -> None:

@@ -34,6 +34,17 @@ def total(rows: pa.RecordBatch, columns: Sequence[str]) -> tuple[Places, npt.NDA
     return found.column("first").to_numpy(), found.column("weight").to_numpy()
 
 
+def last(rows: pa.RecordBatch, columns: Sequence[str]) -> Places:
+    """Where the last row of each key is, ascending."""
+    listed = ", ".join(_quoted(name) for name in columns)
+    found = _run(
+        f"SELECT max({_ORDINAL}) AS last FROM numbered GROUP BY {listed} ORDER BY last",
+        numbered=_numbered(rows, columns),
+    )
+    places: Places = found.column("last").to_numpy()
+    return places
+
+
 def among(rows: pa.RecordBatch, keys: pa.RecordBatch, columns: Sequence[str]) -> Flags:
     """Whether each row's values in these columns are those of some key."""
     joined = " AND ".join(f"r.{_quoted(name)} IS NOT DISTINCT FROM k.{_quoted(name)}" for name in columns)

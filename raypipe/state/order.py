@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe import faults
-from raypipe.codec import certainly_equal
+from raypipe.codec import certainly_equal, taken
 from raypipe.codec.rowhash import Words
 from raypipe.contracts import WEIGHT, WEIGHT_FIELD, TraceSchema
 from raypipe.errors import SchemaMismatch
@@ -132,16 +132,37 @@ def merge(parts: list[pa.RecordBatch], schema: TraceSchema) -> pa.RecordBatch:
     return _in_order(together, np.argsort(places_of(together), kind="stable"), schema)
 
 
+def replaced(
+    rows: pa.RecordBatch, at: Words, order: npt.NDArray[np.int64], before: list[pa.RecordBatch], schema: TraceSchema
+) -> pa.RecordBatch:
+    """Rows that come, and stored ones that go, as one.
+
+    Args:
+        rows: Without weights.
+        at: Place of each.
+        order: Those that count, in the order of their places.
+        before: Stored rows with their weights, each part in order.
+        schema: Of the trace.
+    """
+    ones = pa.array(np.ones(rows.num_rows, np.int64))
+    together = pa.RecordBatch.from_arrays([pa.array(at), *rows.columns, ones], schema=stored_schema(rows.schema))
+    if before:
+        together = pa.concat_batches([together, *before])
+        order = np.concatenate((order, np.arange(rows.num_rows, together.num_rows)))
+        order = order[np.argsort(places_of(together)[order], kind="stable")]
+    return _in_order(together, order, schema)
+
+
 def _in_order(rows: pa.RecordBatch, order: npt.NDArray[np.int64], schema: TraceSchema) -> pa.RecordBatch:
     """Stored rows as an order has them, with the weights of equal ones summed, and without those that cancel out."""
     at, weights = places_of(rows)[order], weights_of(rows)[order]
     tied = at[1:] == at[:-1]
     if not tied.any():
-        return rows.take(pa.array(order if weights.all() else order[weights != 0]))
+        return taken(rows, order if weights.all() else order[weights != 0])
     names = schema.columns.names
     pairs = np.flatnonzero(tied)
     compared = rows.select(names)
-    one, other = (compared.take(pa.array(order[each])) for each in (pairs, pairs + 1))
+    one, other = (taken(compared, order[each]) for each in (pairs, pairs + 1))
     equal = certainly_equal(one, other, names)
     firsts = np.flatnonzero(np.concatenate(([True], ~tied)))
     if equal.all():
@@ -152,7 +173,7 @@ def _in_order(rows: pa.RecordBatch, order: npt.NDArray[np.int64], schema: TraceS
         sums = weights[firsts]
     kept = sums != 0
     firsts, sums = firsts[kept], sums[kept]
-    chosen = rows.take(pa.array(order[firsts]))
+    chosen = taken(rows, order[firsts])
     if (sums == weights[firsts]).all():
         return chosen
     return chosen.set_column(chosen.num_columns - 1, WEIGHT_FIELD, pa.array(sums))
@@ -172,7 +193,7 @@ def _regroup(
     doubtful[np.searchsorted(firsts, unequal, "right") - 1] = True
     lengths = np.diff(np.append(firsts, len(order)))
     members = np.flatnonzero(np.repeat(doubtful, lengths))
-    found, found_sums = total(rows.take(pa.array(order[members])), names)
+    found, found_sums = total(taken(rows, order[members]), names)
     firsts = np.concatenate((firsts[~doubtful], members[found]))
     sums = np.concatenate((sums[~doubtful], found_sums))
     sorted_ = np.argsort(at[firsts], kind="stable")

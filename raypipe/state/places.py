@@ -26,11 +26,15 @@ HIGHEST_ROW = LOWER_HALF - np.uint64(1)  # so that no row lies where its key's r
 
 def places(rows: pa.RecordBatch, key: Sequence[str], columns: Sequence[str]) -> Words:
     """The place of each row."""
-    by_key, by_row = hashes(rows, key, columns)
+    return place_of(*hashes(rows, key, columns))
+
+
+def place_of(by_key: Words, by_row: Words) -> Words:
+    """The place of each row, by the hashes of its key and of all its columns, whose array is used for it."""
     by_row >>= KEY_BITS
-    by_key &= ~LOWER_HALF
-    by_key |= np.minimum(by_row, HIGHEST_ROW, out=by_row)
-    return by_key
+    np.minimum(by_row, HIGHEST_ROW, out=by_row)
+    by_row |= by_key & ~LOWER_HALF
+    return by_row
 
 
 def first_places(keys: pa.RecordBatch, key: Sequence[str]) -> Words:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from raypipe.codec import certainly_equal, comparable, one_batch
+from raypipe.codec import certainly_equal, comparable, one_batch, taken
 from raypipe.codec.rowequal import Flags
 from raypipe.codec.rowhash import Words
 from raypipe.contracts import TraceSchema
@@ -32,7 +32,7 @@ def probe(runs: Sequence[Run], keys: pa.Table, schema: TraceSchema) -> pa.Record
     batch = one_batch(wanted)
     firsts = first_places(batch, names)
     order = np.argsort(firsts)
-    parts = rows_of(runs, batch.take(pa.array(order)), firsts[order], names)
+    parts = rows_of(runs, taken(batch, order), firsts[order], names)
     if not parts:
         return empty(schema)
     return parts[0] if len(parts) == 1 else merge(parts, schema)
@@ -53,12 +53,12 @@ def rows_of(runs: Sequence[Run], keys: pa.RecordBatch, firsts: Words, names: lis
     distinct, told_apart = keys, comparable(keys.select(names).schema)
     if not begins.all():
         again = np.flatnonzero(~begins)
-        told_apart &= bool(certainly_equal(keys.take(pa.array(again)), keys.take(pa.array(again - 1)), names).all())
-        distinct = keys.take(pa.array(np.flatnonzero(begins)))
+        told_apart &= bool(certainly_equal(taken(keys, again), taken(keys, again - 1), names).all())
+        distinct = taken(keys, np.flatnonzero(begins))
     parts = []
     for run in runs:
         for candidates, which in run.find(firsts if distinct is keys else firsts[begins]):
-            certain = certainly_equal(candidates, distinct.take(pa.array(which)), names)
+            certain = certainly_equal(candidates, taken(distinct, which), names)
             if not (told_apart or certain.all()):
                 certain = _settled(candidates, certain, keys, firsts, names)
             rows = candidates if certain.all() else candidates.filter(pa.array(certain))
@@ -70,7 +70,7 @@ def rows_of(runs: Sequence[Run], keys: pa.RecordBatch, firsts: Words, names: lis
 def _settled(rows: pa.RecordBatch, certain: Flags, keys: pa.RecordBatch, firsts: Words, names: list[str]) -> Flags:
     """Whether the rows belong to a key, where several have one hash, or Arrow cannot compare."""
     doubtful = np.flatnonzero(~certain)
-    doubted = rows.take(pa.array(doubtful))
+    doubted = taken(rows, doubtful)
     begins = np.searchsorted(firsts, places_of(doubted) & ~LOWER_HALF)
     counts = np.searchsorted(firsts, places_of(doubted) | LOWER_HALF) - begins
     row = np.repeat(np.arange(len(doubtful)), counts)
@@ -80,7 +80,7 @@ def _settled(rows: pa.RecordBatch, certain: Flags, keys: pa.RecordBatch, firsts:
     settled[doubtful[row[equal]]] = True
     if not comparable(doubted.select(names).schema):
         doubtful = np.flatnonzero(~settled)
-        settled[doubtful] = among(rows.take(pa.array(doubtful)), candidates, names)
+        settled[doubtful] = among(taken(rows, doubtful), candidates, names)
     return settled
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raypipe.codec import checksum
+from raypipe.codec import checksum, taken
 from raypipe.codec.rowhash import Words
 from raypipe.errors import StateLost
 from raypipe.state.order import places_of
@@ -177,5 +177,5 @@ class Run:
             if total > len(hit):
                 shifts = begins - (np.cumsum(counts) - counts)
                 which, indexes = np.repeat(which, counts), np.arange(total) + np.repeat(shifts, counts)
-            found.append((batch.take(pa.array(indexes)), which))
+            found.append((taken(batch, indexes), which))
         return found

@@ -9,14 +9,16 @@ from types import TracebackType
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from raypipe.codec import one_batch
+from raypipe.codec import hashes, last_rows, one_batch, taken
 from raypipe.contracts import WEIGHT_FIELD, TraceSchema
 from raypipe.errors import InvariantBroken
+from raypipe.state.equality import last
 from raypipe.state.limits import Limits
-from raypipe.state.order import fit, merge, negated, pieces, places_of, plain_schema, sort
-from raypipe.state.places import LOWER_HALF, first_places
+from raypipe.state.order import fit, merge, negated, pieces, plain_schema, replaced, sort
+from raypipe.state.places import LOWER_HALF, place_of
 from raypipe.state.reading import merged, probe, rows_of
 from raypipe.state.run import Held, Run
 
@@ -111,20 +113,19 @@ class OpenTrace:
         for piece in pieces(fitted, limits.spill_bytes):
             self._hold(sort(piece, self.schema))
 
-    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
+    def replace(self, rows: pa.Table, stays: npt.NDArray[np.bool_]) -> pa.Table:
         """See ``Trace``."""
         names = list(self.schema.key)
-        come = fit(rows, self.schema.columns, self.schema.name)
-        come = come.append_column(WEIGHT_FIELD, pa.array(np.ones(come.num_rows, np.int64)))
-        stored = sort(one_batch(come), self.schema)
-        keys, firsts = stored.select(names), places_of(stored) & ~LOWER_HALF
-        if gone.num_rows:
-            others = one_batch(fit(gone, keys.schema, self.schema.name))
-            firsts = np.concatenate((firsts, first_places(others, names)))
-            order = np.argsort(firsts, kind="stable")  # what is sorted already is found to be
-            keys, firsts = pa.concat_batches([keys, others]).take(pa.array(order)), firsts[order]
-        before = [negated(part) for part in rows_of(self.runs, keys, firsts, names)]
-        changes = merge([stored, *before], self.schema) if before else stored
+        come = one_batch(fit(rows, pa.schema(list(self._input)[:-1]), self.schema.name))
+        by_key, by_row = hashes(come, names, come.schema.names)
+        lasts = last_rows(come.select(names), by_key)
+        if lasts is None:
+            lasts = last(come, names)
+        at = place_of(by_key, by_row)
+        order = lasts[np.argsort(at[lasts], kind="stable")]  # what is sorted already, as it mostly is, is found to be
+        keys = taken(come.select(names), order)
+        before = [negated(part) for part in rows_of(self.runs, keys, at[order] & ~LOWER_HALF, names)]
+        changes = replaced(come, at, order[stays[order]], before, self.schema)
         told = self._told(changes)
         if changes.nbytes > self._ground.limits.spill_bytes:
             self.append(told)
@@ -179,10 +180,15 @@ class OpenWork:
         self.traces = traces
         self.ended = False
         self._ground = ground
+        self._began = {name: trace.stored for name, trace in traces.items()}
 
     def trace(self, name: str) -> OpenTrace:
         """See ``Work``."""
         return self.traces[name]
+
+    def standing(self, name: str) -> OpenTrace:
+        """See ``Work``."""
+        return OpenTrace(self.traces[name].schema, self._began[name], self._ground)
 
     def commit(self, version: int, *, note: str = "") -> None:
         """See ``Work``."""

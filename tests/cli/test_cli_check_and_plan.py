@@ -177,6 +177,23 @@ def test_the_plan_draws_the_operators_of_a_stateful_step_with_what_they_keep_and
     assert step["reads"] == ["paid_orders"]
 
 
+def test_the_plan_says_which_steps_have_operators_and_traces_in_common(shop: Shop, raypipe: Command) -> None:
+    grouped = "SELECT customer_id, count(*) AS n, max(amount) AS most FROM paid_orders GROUP BY customer_id"
+    shop.write(
+        (
+            "SELECT order_id, amount FROM paid_orders WHERE amount > 20",
+            f"{grouped}\n  regular:\n    sql: SELECT customer_id, n FROM ({grouped}) WHERE n > 3\n"
+            f"  least:\n    sql: {grouped.replace('max', 'min')}",
+        )
+    )
+    ended = raypipe("plan")
+    assert ended.code == Exit.OK, ended.err
+    steps = {step["name"]: step for step in raypipe("plan", "--json").json["steps"]}
+    (shared,) = [made["shared"] for made in steps["regular"]["operators"] if made["shared"]]
+    assert shared == "runs once with large_orders; rows of #1 by customer_id kept once with least"
+    assert shared in ended.out
+
+
 def test_the_plan_for_machines_holds_no_secret(shop: Shop, raypipe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAREHOUSE", "duckdb:///var/hunter2.duckdb")
     shop.write(('"duckdb:///var/warehouse.duckdb"', '"${env:WAREHOUSE}"'))

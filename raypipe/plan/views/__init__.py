@@ -14,6 +14,7 @@ from raypipe.plan.views.model import (
     Union,
     ViewPlan,
     leaf_names,
+    traces_of,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "Union",
     "ViewPlan",
     "leaf_names",
+    "traces_of",
 ]

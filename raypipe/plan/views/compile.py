@@ -15,6 +15,7 @@ from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.text import StepText
 from raypipe.plan.views.clocks import CLOCK, check_whole, reads_clock, text_with_clock, with_clock
 from raypipe.plan.views.graph import NOW, Graph
+from raypipe.plan.views.identities import identities
 from raypipe.plan.views.model import Keyed, Operator, Relation, Scan, ViewPlan
 from raypipe.plan.views.pivots import without_pivots
 from raypipe.plan.views.prove import differs
@@ -80,6 +81,7 @@ def compile_view(
         schema=schema,
         reason=_reason(operators, schema, why, notes),
         view=_fingerprint(text, schema, operators, input_views),
+        identities=identities(operators, input_views),
         notes=tuple(notes),
     )
 

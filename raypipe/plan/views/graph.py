@@ -220,13 +220,12 @@ class Graph:
         fields = pa.schema([pa.field(field.name, plain(field.type)) for field in sums])
         self._sandbox.register(before, fields.empty_table())
         expressions = [f"t.{quote(name)}" for name in key]
-        sql, again = (
-            adding(f"{from_} AS t", quote(before), theirs, expressions, slots.all, typed)
-            for theirs in (None, f"{quote(rest)} AS t")
-        )
+        theirs = f"{quote(rest)} AS t"
+        sql = adding(f"{from_} AS t", quote(before), None, expressions, slots.all, typed)
+        again = adding(f"{from_} AS t", quote(before), theirs, expressions, slots.all, typed) if slots.extremes else ""
         first = beginning(f"{from_} AS t", expressions, slots.all, typed)
         try:
-            for statement in (sql, again, first):
+            for statement in filter(None, (sql, again, first)):
                 self._sandbox.ask(f"DESCRIBE {statement}")
         except duckdb.Error:
             return None
@@ -239,7 +238,7 @@ class Graph:
                     name=f"{out}.sums", columns=fields, types=tuple(each.partition(" ")[2] for each in columns)
                 ),
                 sql=sql,
-                again=again if slots.extremes else "",
+                again=again,
                 first=first,
                 whole=results_of(quote(before), made.columns.names, len(key), typed),
                 extremes=bool(slots.extremes),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
+from raypipe.plan.views.distincts import grouped_distinct
 from raypipe.plan.views.graph import Graph, Unique
 from raypipe.plan.views.parts import Parts
 from raypipe.plan.views.rows import Rows, column, flushed, leaf
@@ -85,6 +86,9 @@ def grouped(graph: Graph, lift: Lift, node: exp.Select, rows: Rows, parts: Parts
     if not members and len(key_names) == len(flat.more):
         values = [substituted(replaced(call, columns), sides) for call in calls.values()]
         added = graph.algebraic(flat.relation, make, flat.more, values, unique)
+        if added is None:
+            names = [f"_agg.{place}" for place in range(len(items))]
+            added = grouped_distinct(graph, flat.relation, flat.more, names, values)
     made = added or graph.keyed([(flat.relation, flat.more or None)], make, key_names, "group", unique)
     for item in plain:
         if isinstance(item, exp.Literal):

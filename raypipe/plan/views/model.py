@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -266,6 +266,9 @@ class ViewPlan:
         schema: Of the relation it makes, key included.
         reason: Why it runs the way it does, one sentence for ``raypipe plan``.
         view: Fingerprint; see ``StepPlan``.
+        identities: What each relation is made of, by its name: equal ones of several steps are one; see
+            ``plan.views.identities``.
+        notes: What raypipe settled that the SQL leaves open.
     """
 
     name: str
@@ -276,6 +279,7 @@ class ViewPlan:
     schema: TableSchema
     reason: str
     view: str
+    identities: Mapping[str, str] = field(repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -286,22 +290,29 @@ class ViewPlan:
     @property
     def traces(self) -> tuple[TraceSchema, ...]:
         """Everything it must remember; what two operators need alike is there once."""
+        return tuple({trace.name: trace for trace in self.traces_by_relation.values()}.values())
+
+    @property
+    def traces_by_relation(self) -> dict[tuple[str, tuple[str, ...]], TraceSchema]:
+        """The traces by (relation, key); equal relations have one."""
         relations = {operator.out.name: operator.out for operator in self.operators}
         relations |= {each.sums.name: each.sums for each in self.operators if isinstance(each, Algebraic)}
-        wanted = dict.fromkeys(
-            each
-            for operator in self.operators
-            if isinstance(operator, Keyed | Bilinear | Clock | Algebraic)
-            for each in operator.traces
-        )
-        return tuple(
-            TraceSchema(name=self.trace_name(relation, key), columns=relations[relation].columns, key=key)
+        wanted = dict.fromkeys(each for operator in self.operators for each in traces_of(operator))
+        return {
+            (relation, key): TraceSchema(
+                name=self.trace_name(relation, key), columns=relations[relation].columns, key=key
+            )
             for relation, key in wanted
-        )
+        }
 
     def trace_name(self, relation: str, key: Sequence[str]) -> str:
-        """Name of the trace of a relation by a key; another when the step means something else."""
-        return f"{self.view}/{relation}/{','.join(key)}"
+        """Name of the trace of a relation by a key: the same in every step that means the same by it."""
+        return f"operator/{self.identities[relation]}/{','.join(key)}"
+
+
+def traces_of(operator: Operator) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What an operator must remember, as (relation, key)."""
+    return operator.traces if isinstance(operator, Keyed | Bilinear | Clock | Algebraic) else ()
 
 
 def leaf_names(out: str, leaves: int) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ The cut that its sinks hold decides which state an epoch is computed from, since
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -25,43 +25,15 @@ from raypipe.plan.model import Plan
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.views import Scan, ViewPlan
 from raypipe.steps.sql import SqlStep
+from raypipe.steps.views.common import held_by_inputs, last_uses, owners
 from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.feed import Fed, Feed
+from raypipe.steps.views.progress import Progress
+from raypipe.steps.views.relations import Input, Relations
 from raypipe.steps.views.telling import told
 from raypipe.steps.views.view import MOST_ROWS, View
 
 Output = tuple[str, ChangeBatch]
-
-
-@dataclass
-class Progress:
-    """What a version of the state says of itself, in its note.
-
-    Attributes:
-        loaded: Branches whose load has begun, by trace of the input.
-        live: Fingerprints of the views that its traces hold.
-        again: Relations that are told whole when somebody goes on from this version: what it holds of them was computed
-            a second time, and may differ from what the sinks were told in the last bits of floating point numbers.
-        again_until: Number of the highest cut that a sink held then; versions up to there are such ones.
-    """
-
-    loaded: dict[str, frozenset[int]] = field(default_factory=dict)
-    live: set[str] = field(default_factory=set)
-    again: frozenset[str] = frozenset()
-    again_until: int = 0
-
-    def to_json(self) -> str:
-        """One line; ``from_json`` reads it back."""
-        loaded = {name: sorted(branches) for name, branches in sorted(self.loaded.items())}
-        again = {"again": sorted(self.again), "again_until": self.again_until} if self.again else {}
-        return json.dumps({"loaded": loaded, "live": sorted(self.live), **again})
-
-    @classmethod
-    def from_json(cls, text: str) -> Progress:
-        """Reads what ``to_json`` wrote."""
-        fields = json.loads(text)
-        loaded = {name: frozenset(branches) for name, branches in fields["loaded"].items()}
-        return cls(loaded, set(fields["live"]), frozenset(fields.get("again", ())), fields.get("again_until", 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +85,12 @@ class Views:
                 )
         self._plans = {step.name: step for step in plan.steps}
         self._steps = steps
+        self._views = [step for step in steps if isinstance(step, View)]
+        self._last = last_uses(self._views)
         self._wanted = frozenset(wanted) & below
         self._inexact = frozenset(name for name in self._wanted if _found_by_floats(self._plans[name].schema))
         self._feeds = dict(self._made_feeds(plan))
+        self._by_inputs = held_by_inputs(self._views, self._feeds)
         self.inputs = frozenset(self._read()) - below
         self.between = frozenset(self._read()) & below
 
@@ -127,14 +102,14 @@ class Views:
     @property
     def traces(self) -> list[TraceSchema]:
         """Everything that must be remembered."""
-        views = [trace for step in self._steps if isinstance(step, View) for trace in step.plan.traces]
-        return [*{feed.trace.name: feed.trace for feed in self._feeds.values()}.values(), *views]
+        traces = [feed.trace for feed in self._feeds.values()]
+        traces += [trace for view in self._views for trace in view.plan.traces]
+        return [trace for name, trace in {each.name: each for each in traces}.items() if name not in self._by_inputs]
 
     @property
     def steps(self) -> dict[str, str]:
-        """By trace of an operator, the step whose it is."""
-        views = [step for step in self._steps if isinstance(step, View)]
-        return {trace.name: view.name for view in views for trace in view.plan.traces}
+        """By trace of an operator, the steps that have it, with commas between."""
+        return {trace: names for trace, names in owners(self._views).items() if trace not in self._by_inputs}
 
     @property
     def held_inputs(self) -> dict[str, str]:
@@ -144,10 +119,7 @@ class Views:
     def kept(self, note: str) -> frozenset[str]:
         """Names of the traces that a version's note relies on, as far as they are among ours."""
         progress = Progress.from_json(note)
-        names = {name for name, loaded in progress.loaded.items() if loaded}
-        for step in self._steps:
-            if isinstance(step, View) and step.plan.view in progress.live:
-                names.update(trace.name for trace in step.plan.traces)
+        names = {name for name, loaded in progress.loaded.items() if loaded} | progress.held
         return frozenset(names & {trace.name for trace in self.traces})
 
     def begin(self, store: StateStore, after: Cut | None, upto: Cut, needs: Needs, exchange: Exchange = ALONE) -> Epoch:
@@ -188,6 +160,19 @@ class Views:
             f"No state is kept for cut {after.number if after is not None else 0}, which a sink holds.",
             remedy="Remove the pipeline's state folder and run again: everything is loaded anew.",
         )
+
+    def relations_of(self, work: Work, progress: Progress, at: float, exchange: Exchange) -> Relations:
+        """Those of an epoch that has taken in nothing yet."""
+        feeds = {feed.trace.name: feed for feed in self._feeds.values()}
+        loaded = {name for name, feed in feeds.items() if feed.is_loaded(progress.loaded.get(name, frozenset()))}
+        held = progress.held | {trace for trace, by in self._by_inputs.items() if by in loaded}
+        return Relations(work, held, at, exchange, by_inputs=self._by_inputs)
+
+    def settle(self, step: str, relations: Relations) -> None:
+        """Once a step has run, if it could: does what waits until no further step reads a trace."""
+        traces, identities = self._last[step]
+        relations.settle(traces)
+        relations.forget(identities)
 
     def close(self) -> None:
         """Ends the sandbox; idempotent."""
@@ -270,6 +255,8 @@ class Epoch:
         views = self._views
         fed: dict[str, Fed] = {}
         live: set[str] = set()
+        held: set[str] = set()
+        relations = views.relations_of(work, self._progress, self._upto.at, self._exchange)
         for step in views._steps:
             if isinstance(step, SqlStep):
                 made = [
@@ -279,48 +266,46 @@ class Epoch:
                     for output in step.apply(relation, batch)
                 ]
             else:
-                made = self._told(step, list(self._view(step, work, fed, live)))
+                made = []
+                inputs = self._inputs(step, work, fed)
+                if inputs is None:
+                    views.settle(step.name, relations)
+                else:
+                    made = self._told(step, list(self._carried(step, inputs, relations)))
+                    live.add(step.plan.view)
+                    held |= step.traces - views._by_inputs.keys()
             self._batches[step.name] = made
             if step.name in views._wanted and self._exchange.shard == 0:
                 for batch in made:
                     yield step.name, batch
         ours = {feed.trace.name for feed in views._feeds.values()}
         self._progress.loaded = {name: loaded for name, loaded in self._progress.loaded.items() if name in ours}
-        self._progress.live = live
+        self._progress.live, self._progress.held = live, held
 
-    def _view(self, step: View, work: Work, fed: dict[str, Fed], live: set[str]) -> Iterator[ChangeBatch]:
-        """Carries one view on; tells nothing until all of its inputs are loaded."""
+    def _inputs(self, step: View, work: Work, fed: dict[str, Fed]) -> dict[str, Input] | None:
+        """What happened to what a view reads; None until all of it is loaded: then it tells nothing."""
+        made: dict[str, Input] = {}
+        loaded = True
+        for relation in step.plan.inputs:
+            feed = self._views._feeds[step.name, relation]
+            name = feed.trace.name
+            if name not in fed:
+                fed[name] = self._feed(feed, work)
+            loaded = loaded and feed.is_loaded(fed[name].loaded)
+            made[relation] = Input(
+                changes=fed[name].changes,
+                emptied=fed[name].emptied,
+                everything=partial(_contents_of, feed, work, fed[name]),
+            )
+        return made if loaded else None
+
+    def _carried(self, step: View, inputs: Mapping[str, Input], relations: Relations) -> Iterator[ChangeBatch]:
+        """Carries one view on. One that has told nothing yet tells everything, and so does one that begins anew."""
         plan = step.plan
-        feeds = {relation: self._views._feeds[plan.name, relation] for relation in plan.inputs}
-        for feed in feeds.values():
-            if feed.trace.name not in fed:
-                fed[feed.trace.name] = self._feed(feed, work)
-        made = {relation: fed[feed.trace.name] for relation, feed in feeds.items()}
-        if not all(feeds[relation].is_loaded(made[relation].loaded) for relation in plan.inputs):
-            return
-        live.add(plan.view)
-        first = plan.view not in self._progress.live or any(each.emptied for each in made.values())
-        if first:
-            for trace in plan.traces:
-                work.trace(trace.name).clear()
-            everything = {
-                name: each.changes if each.whole else feeds[name].contents(work.trace(feeds[name].trace.name))
-                for name, each in made.items()
-            }
-            changes = step.run(everything, work, first=True, at=self._upto.at, exchange=self._exchange)
-        else:
-            given = {name: each.changes for name, each in made.items()}
-            changes = step.run(given, work, first=False, at=self._upto.at, exchange=self._exchange)
-            if plan.name in self._whole:
-                changes = self._rows(step, work)
-        anew = first or plan.name in self._whole
+        whole = plan.view not in self._progress.live or plan.name in self._whole
+        changes, anew = step.carry(relations, inputs, whole=whole)
+        self._views.settle(step.name, relations)
         yield from told(plan.schema, changes, self._upto, self._views._sandbox, anew=anew)
-
-    def _rows(self, step: View, work: Work) -> pa.Table:
-        """All rows of a view that is loaded."""
-        feeds = {name: self._views._feeds[step.name, name] for name in step.plan.inputs}
-        inputs = {name: feed.contents(work.trace(feed.trace.name)) for name, feed in feeds.items()}
-        return step.contents(inputs, work, self._exchange)
 
     def _told(self, step: View, batches: list[ChangeBatch]) -> list[ChangeBatch]:
         """What a view tells: the first shard, and every shard if steps below read it."""
@@ -337,6 +322,9 @@ class Epoch:
         """All rows of the views that are loaded, as they stand at the end of the epoch; nothing without state."""
         views = self._views
         made = dict(self._batches)
+        relations = None
+        if work is not None:
+            relations = views.relations_of(work, self._progress, self._upto.at, self._exchange)
         for step in views._steps:
             if isinstance(step, SqlStep):
                 made[step.name] = [
@@ -345,13 +333,29 @@ class Epoch:
                     for batch in made.get(relation, ())
                     for output in step.apply(relation, batch)
                 ]
-            elif work is not None and step.plan.view in self._progress.live:
-                rows = self._rows(step, work)
+            elif work is not None and relations is not None and step.plan.view in self._progress.live:
+                rows, _ = step.carry(relations, self._still(step, work), whole=True)
+                relations.forget(views._last[step.name][1])
                 batches = list(told(step.plan.schema, rows, self._upto, views._sandbox, anew=True))
                 made[step.name] = self._told(step, batches)
             if step.name in views._wanted and self._exchange.shard == 0:
                 for batch in made.get(step.name, ()):
                     yield step.name, batch
+
+    def _still(self, step: View, work: Work) -> dict[str, Input]:
+        """What a view reads, in which nothing has changed."""
+        feeds = {relation: self._views._feeds[step.name, relation] for relation in step.plan.inputs}
+        return {
+            relation: Input(
+                changes=feed.nothing, emptied=False, everything=partial(feed.contents, work.trace(feed.trace.name))
+            )
+            for relation, feed in feeds.items()
+        }
+
+
+def _contents_of(feed: Feed, work: Work, fed: Fed) -> pa.Table:
+    """All rows of an input at the epoch's end."""
+    return fed.changes if fed.whole else feed.contents(work.trace(feed.trace.name))
 
 
 def stateful_relations(plan: Plan) -> frozenset[str]:

@@ -19,7 +19,7 @@ from raypipe.model import BRANCH, IMAGE, OP, ChangeBatch, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.types import plain
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import Multiset, ascends, empty, fitted, given, negated, scanned, weighted
+from raypipe.steps.views.multiset import Multiset, ascends, empty, fitted, given, negated, only_comes, scanned, weighted
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
 _COUNTS, _COMES = _WEIGHT_OF_OP != 0, _WEIGHT_OF_OP > 0
@@ -119,6 +119,11 @@ class Feed:
         rows = scanned(trace)
         return rows.select(weighted(self._columns).names)
 
+    @property
+    def nothing(self) -> pa.Table:
+        """No changes."""
+        return empty(self._columns)
+
     def is_loaded(self, loaded: frozenset[int]) -> bool:
         """Whether the loads of all branches have begun."""
         return len(loaded) == self._schema.branches
@@ -127,12 +132,8 @@ class Feed:
         """The last image of each key stands for what there was of it."""
         if not changes.num_rows:
             return empty(self._held)
-        changes = changes.combine_chunks()
-        last = self._multiset.last(changes, self._identity)
-        present = _COMES[changes.column(OP).to_numpy()[last]]
-        come = changes.select(self._held.names).take(pa.array(last[present]))
-        gone = changes.select(list(self._identity)).take(pa.array(last[~present]))
-        return fitted(trace.replace(come, gone), weighted(self._held))
+        stays = _COMES[changes.column(OP).to_numpy()]
+        return fitted(trace.replace(changes.select(self._held.names), stays), weighted(self._held))
 
     def _renewed(self, changes: pa.Table, trace: Trace, emptied: set[int]) -> pa.Table:
         """Likewise after branches were emptied, and for relations without a key."""
@@ -144,8 +145,9 @@ class Feed:
                 trace.clear()
             else:
                 gone = pa.concat_tables([negated(before), self._outside(gone, emptied)])
-        # After a TRUNCATE each key is there once, and nothing goes.
-        delta = come if anew and self._schema.key else self._multiset.total(self._held, [come, gone])
+        # Where nothing goes rows need not be added up: after a TRUNCATE, or where rows are only ever added.
+        added = not gone.num_rows and only_comes(come)
+        delta = fitted(come, weighted(self._held)) if added else self._multiset.total(self._held, [come, gone])
         if delta.num_rows:
             trace.append(delta)
         return delta

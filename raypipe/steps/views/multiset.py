@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.codec import certainly_equal, comparable, hashes, one_batch
-from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Trace
+from raypipe.codec import comparable, hashes, last_rows, one_batch
+from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Readable
 from raypipe.errors import InvariantBroken
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
@@ -55,9 +55,7 @@ class Multiset:
 
     def there(self, rows: pa.Table) -> pa.Table:
         """The same rows, added up if some go."""
-        if all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks):
-            return rows
-        return self.total(pa.schema(list(rows.schema)[:-1]), [rows])
+        return rows if only_comes(rows) else self.total(pa.schema(list(rows.schema)[:-1]), [rows])
 
     def last(self, rows: pa.Table, names: Sequence[str]) -> np.ndarray:
         """Where the last row of each key is, ascending."""
@@ -72,8 +70,13 @@ class Multiset:
         places: np.ndarray = self._sandbox.run(sql, {"_raypipe_changes": numbered}).column(_ROW).to_numpy()
         return places
 
-    def keys(self, parts: Iterable[tuple[pa.Table, Sequence[str]]]) -> pa.Table:
-        """The keys of some rows, in columns ``k0``, ``k1`` …; each once if there are many."""
+    def keys(self, parts: Iterable[tuple[pa.Table, Sequence[str]]], *, probes: int = 1) -> pa.Table:
+        """The keys of some rows, in columns ``k0``, ``k1`` …, to be looked up.
+
+        Args:
+            parts: Rows, and the names of the key's columns.
+            probes: In how many traces: for several, many keys are there once each; one trace sorts them anyway.
+        """
         tables = [
             rows.select(list(names)).rename_columns([f"k{place}" for place in range(len(names))])
             for rows, names in parts
@@ -83,6 +86,11 @@ class Multiset:
         if together.num_rows <= _FEW_KEYS:
             return together
         if told_by_bytes(together.schema):
+            if together.num_columns == 1 and pa.types.is_string(together.schema.types[0]):
+                # Groups often have names, and few of them; hashing and sorting texts takes longer than this.
+                return pa.table([together.column(0).unique()], together.schema)
+            if probes == 1:
+                return together
             found = _lasts(together)
             if found is not None:
                 return together.take(pa.array(found))
@@ -94,17 +102,15 @@ def _lasts(keys: pa.Table) -> np.ndarray | None:
     """Where the last of each key is, ascending; None if that is not for their hashes to say."""
     batch = one_batch(keys)
     (hashed,) = hashes(batch, batch.schema.names)
-    order = np.argsort(hashed)
-    ordered = hashed[order]
-    tied = np.zeros(len(order), np.bool_)
-    np.equal(ordered[1:], ordered[:-1], out=tied[1:])
-    if not tied.any():
-        return np.arange(len(order))
-    again = np.flatnonzero(tied)
-    one, other = (batch.take(pa.array(order[places])) for places in (again, again - 1))
-    if not certainly_equal(one, other, batch.schema.names).all():
+    found = last_rows(batch, hashed)
+    if found is None:
         return None
-    return np.sort(np.maximum.reduceat(order, np.flatnonzero(~tied)))
+    return np.arange(len(found)) if len(found) == keys.num_rows else np.sort(found)
+
+
+def only_comes(rows: pa.Table) -> bool:
+    """Whether no row goes."""
+    return all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks)
 
 
 def counts_once(rows: pa.Table) -> bool:
@@ -198,7 +204,7 @@ def empty(columns: pa.Schema) -> pa.Table:
     return weighted(columns).empty_table()
 
 
-def scanned(trace: Trace) -> pa.Table:
+def scanned(trace: Readable) -> pa.Table:
     """All rows of a trace."""
     columns = weighted(trace.schema.columns)
     return pa.Table.from_batches([batch.cast(columns) for batch in trace.rows()], columns)

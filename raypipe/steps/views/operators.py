@@ -1,6 +1,6 @@
 """The kinds of operator at run time: changes of their inputs in, changes of their relation out.
 
-Nothing is appended to a trace here: a trace is read as it stood before the epoch, and ``View`` adds the epoch's
+Nothing is appended to a trace here: a trace is read as it stood before the epoch, and ``Relations`` adds the epoch's
 changes to it once every operator has looked.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.contracts import WEIGHT, Trace
+from raypipe.contracts import WEIGHT, Readable
 from raypipe.errors import LimitExceeded
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.scope import quote
@@ -26,6 +26,7 @@ from raypipe.steps.views.multiset import (
     fitted,
     given,
     negated,
+    only_comes,
     scanned,
     told_by_bytes,
     weighted,
@@ -37,7 +38,7 @@ FEW_SLICES = 1000
 # Into so many parts a fragment is divided, one after the other, until its memory suffices.
 _PARTS = (4, 16, 64)
 # Finds the trace of a relation by a key.
-Traces = Callable[[str, tuple[str, ...]], Trace]
+Traces = Callable[[str, tuple[str, ...]], Readable]
 
 
 class Operators:
@@ -60,7 +61,7 @@ class Operators:
             return chosen.rename_columns([*plan.out.columns.names, WEIGHT])
         return self._weighted(plan, [changes])
 
-    def clock(self, plan: Clock, at: float, trace: Trace) -> pa.Table:
+    def clock(self, plan: Clock, at: float, trace: Readable) -> pa.Table:
         """The time before goes, the time of the cut comes."""
         now = given(clock_row(at).cast(plan.out.columns), 1)
         return self.multiset.total(plan.out.columns, [now, negated(scanned(trace))])
@@ -127,7 +128,8 @@ class Operators:
         keys = None
         if not everything:
             keys = self.multiset.keys(
-                (rows, read.key) for read, rows in zip(plan.reads, changes, strict=True) if read.key is not None
+                ((rows, read.key) for read, rows in zip(plan.reads, changes, strict=True) if read.key is not None),
+                probes=len(plan.reads) + 1,
             )
         inputs = []
         for read, rows in zip(plan.reads, changes, strict=True):
@@ -140,7 +142,12 @@ class Operators:
             after = before
             if rows.num_rows:
                 columns = pa.schema(list(rows.schema)[:-1])
-                after = self.multiset.total(columns, [before, rows]) if before.num_rows else rows
+                if before.num_rows and only_comes(rows):
+                    after = pa.concat_tables([fitted(before, rows.schema), rows])
+                elif before.num_rows:
+                    after = self.multiset.total(columns, [before, rows])
+                else:
+                    after = rows
             inputs.append(expanded(after, read.relation))
         self._check_recomputed(plan, sum(rows.num_rows for rows in inputs))
         out = traces(plan.out.name, plan.key)
@@ -254,7 +261,7 @@ class Operators:
         )
         return pa.concat_tables([negated(given(then, 1)), given(now, 1)])
 
-    def _passed(self, plan: Bilinear, bounds: pa.Table, trace: Trace) -> pa.Table | None:
+    def _passed(self, plan: Bilinear, bounds: pa.Table, trace: Readable) -> pa.Table | None:
         """Rows of the slices between a bound before and after; None if they are to be sought among all rows."""
         slices = bounds.column(plan.right_key[0])
         if bounds.num_rows < 2 or slices.null_count:
@@ -265,14 +272,16 @@ class Operators:
         found = trace.probe(pa.table({plan.left_key[0]: pa.array(np.arange(first, last + 1), pa.int64())}))
         return found.cast(weighted(trace.schema.columns))
 
-    def _matching(self, key: tuple[str, ...], rows: pa.Table, other_key: tuple[str, ...], trace: Trace) -> pa.Table:
+    def _matching(self, key: tuple[str, ...], rows: pa.Table, other_key: tuple[str, ...], trace: Readable) -> pa.Table:
         """Rows of the other side, as they were, that the changed rows may meet."""
+        if not trace.count:
+            return empty(trace.schema.columns)
         if not other_key:
             return scanned(trace)
         found = trace.probe(self.multiset.keys([(rows, key)]).rename_columns(list(other_key)))
         return fitted(found, weighted(trace.schema.columns))
 
-    def everything(self, plan: Keyed | Algebraic, trace: Trace) -> pa.Table:
+    def everything(self, plan: Keyed | Algebraic, trace: Readable) -> pa.Table:
         """All rows of a trace.
 
         Raises:

@@ -1,22 +1,26 @@
-"""One stateful step over one epoch: all of its operators in turn, then what they learned into their traces."""
+"""One stateful step over one epoch: all of its operators in turn, and what they learned for their traces."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
 
-from raypipe.contracts import Trace, TraceSchema, Work
+from raypipe.contracts import Readable, TraceSchema, Work
 from raypipe.errors import LimitExceeded, RaypipeError, SqlError
 from raypipe.plan.sandbox import Sandbox
-from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Scan, Union, ViewPlan
+from raypipe.plan.views import traces_of
+from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import fitted, scanned, weighted
+from raypipe.steps.views.multiset import empty, fitted, scanned, weighted
 from raypipe.steps.views.operators import Operators, Traces
+from raypipe.steps.views.relations import Input, Relations, Rows
 
 MOST_ROWS = 5_000_000
+Key = tuple[str, ...]
 
 
 class View:
@@ -26,18 +30,44 @@ class View:
         plan: Of the step.
         sandbox: To run in.
         most_rows: That an operator without a key may read at once.
+
+    Attributes:
+        traces: Names of those that its operators read and add to.
     """
 
     def __init__(self, plan: ViewPlan, sandbox: Sandbox, most_rows: int = MOST_ROWS) -> None:
         self.plan = plan
         self.name = plan.name
-        self._operators = Operators(sandbox, most_rows)
-        self._columns = {operator.out.name: operator.out.columns for operator in plan.operators}
+        self.operators = Operators(sandbox, most_rows)
+        self.makers = {operator.out.name: operator for operator in plan.operators}
+        self.columns = {operator.out.name: operator.out.columns for operator in plan.operators}
+        self.by_relation = plan.traces_by_relation
+        self.traces = frozenset(trace.name for trace in self.by_relation.values())
+
+    def carry(self, relations: Relations, inputs: Mapping[str, Input], *, whole: bool) -> tuple[pa.Table, bool]:
+        """Carries the view over an epoch.
+
+        Args:
+            relations: Of the epoch, which know what other steps have made of the same, and take what is to be
+                remembered.
+            inputs: By name; one without changes may be left out unless something begins.
+            whole: Whether all rows are wanted instead of what changed.
+
+        Returns:
+            Changes of the view, weighted, no weight 0, each different row once, at the first shard; and whether they
+            are all of its rows: because they are wanted, or because an operator began.
+
+        Raises:
+            SqlError: its SQL fails on the rows.
+            LimitExceeded: it took too long, too much memory or too many rows.
+        """
+        with self._explained():
+            return Carry(self, relations, inputs).result(whole=whole)
 
     def run(
         self, changes: Mapping[str, pa.Table], work: Work, *, first: bool, at: float, exchange: Exchange = ALONE
     ) -> pa.Table:
-        """Carries the view over an epoch.
+        """Carries the view alone over an epoch, into its traces as well; see ``carry``.
 
         Args:
             changes: Weighted rows by input, with at least the columns that the view's scans name; an input without
@@ -46,17 +76,17 @@ class View:
             first: The state is empty, and the changes are all rows there are.
             at: When the cut was made that the epoch ends at, seconds since 1970: what now() means.
             exchange: With the other shards, whose changes are theirs.
-
-        Returns:
-            Changes of the view, weighted, no weight 0; each different row once unless it is the first time, when all of
-            them come. All of them at the first shard.
-
-        Raises:
-            SqlError: its SQL fails on the rows.
-            LimitExceeded: it took too long, too much memory or too many rows.
         """
+        relations = Relations(work, () if first else self.traces, at, exchange)
+        inputs = {name: _input(rows, first=first) for name, rows in changes.items()}
+        made, _ = self.carry(relations, inputs, whole=first)
+        relations.settle(self.traces)
+        return made
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            return self._run(changes, work, exchange, first=first, at=at)
+            yield
         except duckdb.Error as error:
             raise self._failure(error) from None
         except LimitExceeded as error:
@@ -67,173 +97,6 @@ class View:
                 **error.fields,  # type: ignore[arg-type]
             ) from error
 
-    def contents(self, everything: Mapping[str, pa.Table], work: Work, exchange: Exchange = ALONE) -> pa.Table:
-        """All rows of the view as the state has them, weighted, at the first shard; nothing is remembered.
-
-        What a keyed operator made is read and not computed again, so it is what those below were told, to the last bit.
-
-        Args:
-            everything: All rows of the inputs that are this shard's.
-            work: The state.
-            exchange: With the other shards.
-        """
-        made: dict[str, pa.Table] = {}
-
-        def here(relation: str, key: tuple[str, ...]) -> pa.Table:
-            return exchange.by_key(made[relation], self._trace(relation, key))
-
-        for operator in self.plan.operators:
-            name = operator.out.name
-            if isinstance(operator, Keyed):
-                trace = work.trace(self.plan.trace_name(name, operator.key))
-                made[name] = scanned(trace)
-            elif isinstance(operator, Algebraic):
-                trace = work.trace(self.plan.trace_name(operator.sums.name, operator.sums_key))
-                made[name] = self._operators.whole(operator, scanned(trace))
-            elif isinstance(operator, Bilinear):
-                if operator.between:
-                    # A row of the right is at the first shard, those of the left are anywhere.
-                    left, right = made[operator.left], exchange.gather(here(operator.right, ()))[0]
-                else:
-                    left, right = here(operator.left, operator.left_key), here(operator.right, operator.right_key)
-                made[name] = self._operators.product(operator, left, right)
-            elif isinstance(operator, Clock):
-                made[name] = scanned(work.trace(self.plan.trace_name(name, ())))
-            else:
-                made[name] = self._stateless(operator, made, everything)
-        last = self.plan.operators[-1].out
-        return self._operators.multiset.total(last.columns, [here(last.name, ())])
-
-    def _run(
-        self, changes: Mapping[str, pa.Table], work: Work, exchange: Exchange, *, first: bool, at: float
-    ) -> pa.Table:
-        made: dict[str, pa.Table] = {}
-        added: dict[str, pa.Table] = {}
-        arrived: dict[tuple[str, tuple[str, ...]], pa.Table] = {}
-        if first:
-            changes = {name: self._operators.multiset.there(rows) for name, rows in changes.items()}
-        makers = {operator.out.name: operator for operator in self.plan.operators}
-        columns = {name: operator.out.columns for name, operator in makers.items()}
-        # The first time all rows come and nothing goes: rows of which no two are equal are added up as they are.
-        apart = {name for name, operator in makers.items() if first and operator.out.unique}
-
-        def traces(relation: str, key: tuple[str, ...]) -> Trace:
-            return work.trace(self.plan.trace_name(relation, key))
-
-        def total(relation: str) -> pa.Table:
-            if relation not in added:
-                operator = makers.get(relation)
-                # Under other names different rows are still different.
-                renamed = isinstance(operator, Linear) and set(columns[operator.input].names) <= set(operator.renames)
-                if relation in apart:
-                    added[relation] = made[relation]
-                elif isinstance(operator, Linear) and renamed:
-                    added[relation] = self._operators.linear(operator, total(operator.input))
-                else:
-                    added[relation] = self._operators.multiset.total(columns[relation], [made[relation]])
-            return added[relation]
-
-        def here(relation: str, key: tuple[str, ...]) -> pa.Table:
-            """A relation's changes whose key is this shard's, added up."""
-            if exchange.shards == 1:
-                return total(relation)
-            if (relation, key) not in arrived:
-                rows = exchange.by_key(total(relation), self._trace(relation, key))
-                arrived[relation, key] = self._operators.multiset.total(columns[relation], [rows])
-            return arrived[relation, key]
-
-        # What only comes need not be added up for an operator that looks at single rows, nor for a trace.
-        loose = first and exchange.shards == 1
-
-        def taken(relation: str, key: tuple[str, ...]) -> pa.Table:
-            return made[relation] if loose and relation in made else here(relation, key)
-
-        remembered: dict[tuple[str, tuple[str, ...]], None] = {}
-        for operator in self.plan.operators:
-            name = operator.out.name
-            if isinstance(operator, Bilinear):
-                of_left, of_right = operator.traces
-                left, right, bound = here(*of_left), here(*of_right), None
-                if exchange.shards > 1 and operator.between:
-                    right, bound = self._bound(operator, right, traces, exchange)
-                made[name] = self._operators.bilinear(operator, left, right, traces, bound)
-                remembered.update(dict.fromkeys(operator.traces))
-            elif isinstance(operator, Algebraic):
-                rows = taken(operator.input, operator.key) if operator.extremes else made[operator.input]
-                if not operator.extremes:
-                    rows = exchange.by_key(rows, self._trace(operator.input, operator.key))
-                begins = first and (exchange.shard == 0 or bool(operator.key))
-                result, sums = self._operators.algebraic(operator, rows, traces, first=begins)
-                added[name] = made[name] = result
-                added[operator.sums.name] = arrived[operator.sums.name, operator.sums_key] = sums
-                remembered.update(dict.fromkeys(operator.traces))
-            elif isinstance(operator, Keyed):
-                inputs = [taken(read.relation, read.key or ()) for read in operator.reads]
-                begins = first and (exchange.shard == 0 or bool(operator.key))
-                held: dict[str, pa.Table] = {}
-                if exchange.shards > 1 and not operator.constant and any(read.key is None for read in operator.reads):
-                    inputs, held = self._everywhere(operator, inputs, traces, exchange)
-                made[name] = result = self._operators.keyed(operator, inputs, traces, held, first=begins)
-                if not loose:
-                    added[name] = arrived[name, operator.key] = (
-                        self._operators.multiset.total(columns[name], [result]) if first else result
-                    )
-                remembered.update(dict.fromkeys(operator.traces))
-            elif isinstance(operator, Clock):
-                clock = self._operators.clock(operator, at, traces(name, ()))
-                made[name] = clock if exchange.shard == 0 else clock.slice(0, 0)
-                remembered.update(dict.fromkeys(operator.traces))
-            else:
-                made[name] = self._stateless(operator, made, changes)
-        # Only now: every operator has seen its traces as they stood before the epoch.
-        for relation, key in remembered:
-            rows = taken(relation, key)
-            if rows.num_rows:
-                traces(relation, key).append(rows)
-        return here(self.plan.operators[-1].out.name, ())
-
-    def _everywhere(
-        self, operator: Keyed, changes: Sequence[pa.Table], traces: Traces, exchange: Exchange
-    ) -> tuple[list[pa.Table], dict[str, pa.Table]]:
-        """What every key needs all of is at the first shard; it gives the changes, and what it held, to the others."""
-        given, held = list(changes), dict[str, pa.Table]()
-        if any(exchange.gather(any(rows.num_rows for rows in changes))):
-            for place, read in enumerate(operator.reads):
-                if read.key is None:
-                    mine = None
-                    if exchange.shard == 0:
-                        mine = changes[place], self._operators.everything(operator, traces(read.relation, ()))
-                    first = exchange.gather(mine)[0]
-                    assert first is not None
-                    given[place], held[read.relation] = first
-        return given, held
-
-    def _bound(
-        self, operator: Bilinear, changes: pa.Table, traces: Traces, exchange: Exchange
-    ) -> tuple[pa.Table, pa.Table]:
-        """How the bound changes, and what it was: it is at the first shard, which tells the others."""
-        mine = (changes, scanned(traces(operator.right, ()))) if exchange.shard == 0 else None
-        first = exchange.gather(mine)[0]
-        assert first is not None
-        return first
-
-    def _trace(self, relation: str, key: tuple[str, ...]) -> TraceSchema:
-        return TraceSchema(name=self.plan.trace_name(relation, key), columns=self._columns[relation], key=key)
-
-    def _stateless(
-        self, operator: Scan | Union | Linear, made: Mapping[str, pa.Table], changes: Mapping[str, pa.Table]
-    ) -> pa.Table:
-        wanted = weighted(operator.out.columns)
-        if isinstance(operator, Scan):
-            rows = changes.get(operator.relation)
-            return wanted.empty_table() if rows is None else fitted(rows.select(wanted.names), wanted)
-        if isinstance(operator, Union):
-            return pa.concat_tables(
-                [fitted(made[each].rename_columns(wanted.names), wanted) for each in operator.inputs]
-            )
-        rows = made[operator.input]
-        return self._operators.linear(operator, rows) if rows.num_rows else wanted.empty_table()
-
     def _failure(self, error: duckdb.Error) -> RaypipeError:
         reason = REASONS.get(type(error), "DuckDB refused a value")
         return SqlError(
@@ -241,3 +104,229 @@ class View:
             remedy="Let the expression cope with every value (TRY_CAST, CASE); over the whole table it fails as well.",
             step=self.plan.name,
         )
+
+
+class Carry:
+    """One view over one epoch.
+
+    Args:
+        view: Whose operators run.
+        relations: Of the epoch.
+        inputs: Of the view.
+    """
+
+    def __init__(self, view: View, relations: Relations, inputs: Mapping[str, Input]) -> None:
+        self._plan = view.plan
+        self._identities = view.plan.identities
+        self._operators = view.operators
+        self._makers = view.makers
+        self._columns = view.columns
+        self._by_relation = view.by_relation
+        self._relations = relations
+        self._exchange = relations.exchange
+        self._inputs = inputs
+
+    def result(self, *, whole: bool) -> tuple[pa.Table, bool]:
+        """See ``View.carry``."""
+        ran = [operator for operator in self._plan.operators if self._run(operator)]
+        for operator in ran:
+            for relation, key in traces_of(operator):
+                self._remember(operator, relation, key)
+        last = self._plan.operators[-1].out.name
+        whole = whole or self._begins(last)
+        return self._here(last, (), whole), whole
+
+    def _begins(self, name: str) -> bool:
+        return self._relations.begins(self._identities[name], lambda: self._has_to_begin(self._makers[name]))
+
+    def _has_to_begin(self, operator: Operator) -> bool:
+        if isinstance(operator, Scan):
+            given = self._inputs.get(operator.relation)
+            return given is not None and given.emptied
+        # Every one is asked: which operators begin must be known of all of them.
+        below = [self._begins(name) for name in operator.inputs]
+        return any(below) or not all(
+            self._by_relation[each].name in self._relations.held for each in traces_of(operator)
+        )
+
+    def _run(self, operator: Operator) -> bool:
+        """Runs an operator that has traces, unless it ran for another step already; says whether it did."""
+        name = operator.out.name
+        begins = self._begins(name)
+        if not traces_of(operator) or self._relations.known(self._identities[name], begins):
+            return False
+
+        def traces(relation: str, key: Key) -> Readable:
+            return self._relations.before(self._by_relation[relation, key], begins=begins)
+
+        if isinstance(operator, Bilinear):
+            of_left, of_right = operator.traces
+            left, right, bound = self._here(*of_left, begins), self._here(*of_right, begins), None
+            if self._exchange.shards > 1 and operator.between:
+                right, bound = self._bound(operator, right, traces)
+            self._make(name, begins, self._operators.bilinear(operator, left, right, traces, bound))
+        elif isinstance(operator, Algebraic):
+            self._run_algebraic(operator, traces, begins=begins)
+        elif isinstance(operator, Keyed):
+            self._run_keyed(operator, traces, begins=begins)
+        elif isinstance(operator, Clock):
+            clock = self._operators.clock(operator, self._relations.at, traces(name, ()))
+            self._make(name, begins, clock if self._exchange.shard == 0 else clock.slice(0, 0))
+        return True
+
+    def _run_algebraic(self, operator: Algebraic, traces: Traces, *, begins: bool) -> None:
+        source = operator.input
+        if operator.extremes:
+            rows = self._taken(source, operator.key, begins)
+        else:
+            rows = self._exchange.by_key(self._rows(source, begins).made, self._trace(source, operator.key))
+        first = begins and (self._exchange.shard == 0 or bool(operator.key))
+        result, sums = self._operators.algebraic(operator, rows, traces, first=first)
+        self._make(operator.out.name, begins, result).added = result
+        remembered = self._make(operator.sums.name, begins, sums)
+        remembered.added = remembered.arrived[operator.sums_key] = sums
+
+    def _run_keyed(self, operator: Keyed, traces: Traces, *, begins: bool) -> None:
+        inputs = [self._taken(read.relation, read.key or (), begins) for read in operator.reads]
+        first = begins and (self._exchange.shard == 0 or bool(operator.key))
+        held: dict[str, pa.Table] = {}
+        several = self._exchange.shards > 1
+        if several and not operator.constant and any(read.key is None for read in operator.reads):
+            inputs, held = self._everywhere(operator, inputs, traces)
+        result = self._operators.keyed(operator, inputs, traces, held, first=first)
+        made = self._make(operator.out.name, begins, result)
+        if several or not begins:
+            columns = operator.out.columns
+            made.added = self._operators.multiset.total(columns, [result]) if begins else result
+            made.arrived[operator.key] = made.added
+
+    def _make(self, name: str, everything: bool, rows: pa.Table) -> Rows:
+        return self._relations.make(self._identities[name], Rows(made=rows, comes=everything))
+
+    def _remember(self, operator: Operator, relation: str, key: Key) -> None:
+        """Has what changed added to a trace, or all that there is to one that is not kept."""
+        trace = self._by_relation[relation, key].name
+        if self._relations.awaits(trace):
+            begins = self._begins(relation if relation in self._makers else operator.out.name)
+            anew = begins or trace not in self._relations.held
+            self._relations.add(trace, self._taken(relation, key, anew), anew=anew)
+
+    def _rows(self, name: str, everything: bool) -> Rows:
+        """What changed of a relation, or everything."""
+        identity = self._identities[name]
+        everything = everything or (name in self._makers and self._begins(name))
+        known = self._relations.known(identity, everything)
+        if known is not None:
+            return known
+        operator = self._makers[name]
+        if isinstance(operator, Scan):
+            rows = self._scanned(operator, everything)
+        elif isinstance(operator, Union):
+            columns = weighted(operator.out.columns)
+            parts = [self._rows(each, everything).made.rename_columns(columns.names) for each in operator.inputs]
+            rows = pa.concat_tables([fitted(part, columns) for part in parts])
+        elif isinstance(operator, Linear):
+            rows = self._rows(operator.input, everything).made
+            rows = self._operators.linear(operator, rows) if rows.num_rows else empty(operator.out.columns)
+        else:
+            assert everything, "what changed is known once an operator ran, and those below come later"
+            rows = self._everything(operator)
+        return self._make(name, everything, rows)
+
+    def _scanned(self, operator: Scan, everything: bool) -> pa.Table:
+        wanted = weighted(operator.out.columns)
+        given = self._inputs.get(operator.relation)
+        if given is None:
+            return wanted.empty_table()
+        rows = given.everything() if everything else given.changes
+        rows = fitted(rows.select(wanted.names), wanted)
+        return self._operators.multiset.there(rows) if everything else rows
+
+    def _everything(self, operator: Bilinear | Keyed | Algebraic | Clock) -> pa.Table:
+        """All rows of a relation that goes on. What a keyed operator made is read and not computed again.
+
+        So it is what those below were told, to the last bit.
+        """
+        name = operator.out.name
+        if isinstance(operator, Bilinear):
+            return self._product(operator)
+        if isinstance(operator, Algebraic):
+            sums = self._relations.before(self._trace(operator.sums.name, operator.sums_key), begins=False)
+            before = self._operators.whole(operator, scanned(sums))
+        else:
+            key = operator.key if isinstance(operator, Keyed) else ()
+            before = scanned(self._relations.before(self._trace(name, key), begins=False))
+        changes = self._rows(name, False).made
+        return self._operators.multiset.total(operator.out.columns, [before, changes]) if changes.num_rows else before
+
+    def _product(self, operator: Bilinear) -> pa.Table:
+        if operator.between:
+            # A row of the right is at the first shard, those of the left are anywhere.
+            left = self._rows(operator.left, True).made
+            right = self._exchange.gather(self._here(operator.right, (), True))[0]
+        else:
+            left = self._here(operator.left, operator.left_key, True)
+            right = self._here(operator.right, operator.right_key, True)
+        return self._operators.product(operator, left, right)
+
+    def _total(self, name: str, everything: bool) -> pa.Table:
+        """The same, added up."""
+        rows = self._rows(name, everything)
+        if rows.added is None:
+            operator = self._makers[name]
+            if rows.comes and operator.out.unique:
+                # All rows come and nothing goes: rows of which no two are equal are added up as they are.
+                rows.added = rows.made
+            elif isinstance(operator, Linear) and set(self._columns[operator.input].names) <= set(operator.renames):
+                # Under other names different rows are still different.
+                rows.added = self._operators.linear(operator, self._total(operator.input, everything))
+            else:
+                rows.added = self._operators.multiset.total(operator.out.columns, [rows.made])
+        return rows.added
+
+    def _here(self, name: str, key: Key, everything: bool) -> pa.Table:
+        """Those whose key is this shard's, added up."""
+        if self._exchange.shards == 1:
+            return self._total(name, everything)
+        arrived = self._rows(name, everything).arrived
+        if key not in arrived:
+            rows = self._exchange.by_key(self._total(name, everything), self._trace(name, key))
+            arrived[key] = self._operators.multiset.total(self._columns[name], [rows])
+        return arrived[key]
+
+    def _taken(self, name: str, key: Key, everything: bool) -> pa.Table:
+        """For an operator that looks at single rows, and for a trace: what only comes need not be added up."""
+        rows = self._rows(name, everything)
+        return rows.made if rows.comes and self._exchange.shards == 1 else self._here(name, key, everything)
+
+    def _everywhere(
+        self, operator: Keyed, changes: Sequence[pa.Table], traces: Traces
+    ) -> tuple[list[pa.Table], dict[str, pa.Table]]:
+        """What every key needs all of is at the first shard; it gives the changes, and what it held, to the others."""
+        given, held = list(changes), dict[str, pa.Table]()
+        if any(self._exchange.gather(any(rows.num_rows for rows in changes))):
+            for place, read in enumerate(operator.reads):
+                if read.key is None:
+                    mine = None
+                    if self._exchange.shard == 0:
+                        mine = changes[place], self._operators.everything(operator, traces(read.relation, ()))
+                    first = self._exchange.gather(mine)[0]
+                    assert first is not None
+                    given[place], held[read.relation] = first
+        return given, held
+
+    def _bound(self, operator: Bilinear, changes: pa.Table, traces: Traces) -> tuple[pa.Table, pa.Table]:
+        """How the bound changes, and what it was: it is at the first shard, which tells the others."""
+        mine = (changes, scanned(traces(operator.right, ()))) if self._exchange.shard == 0 else None
+        first = self._exchange.gather(mine)[0]
+        assert first is not None
+        return first
+
+    def _trace(self, relation: str, key: Key) -> TraceSchema:
+        """What says to which shard a key belongs."""
+        known = self._by_relation.get((relation, key))
+        return known or TraceSchema(name=f"{relation}/{key}", columns=self._columns[relation], key=key)
+
+
+def _input(rows: pa.Table, *, first: bool) -> Input:
+    return Input(changes=rows, emptied=first, everything=lambda: rows)

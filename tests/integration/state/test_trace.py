@@ -138,23 +138,25 @@ def test_rows_stand_for_all_that_there_were_of_their_keys(data: st.DataObject) -
     schema, row = data.draw(traces())
     if not schema.key:
         return
-    rows = st.lists(row, max_size=10, unique_by=lambda one: tuple(plain(value) for value in key_part(schema, one)))
+    rows = st.lists(row, max_size=15)
     with tempfile.TemporaryDirectory(prefix="rpstate") as made, closing(opened(Path(made), schema)) as store:
         model = Model(schema)
         for version in range(1, data.draw(st.integers(2, 8))):
             work = store.begin(version - 1 or None)
             for _ in range(data.draw(st.integers(1, 3), label="replacements")):
-                come = data.draw(rows)
-                taken = {tuple(plain(value) for value in key_part(schema, one)) for one in come}
-                keys = [key_part(schema, one) for one in data.draw(st.lists(row, max_size=5))]
-                gone = [key for key in keys if tuple(plain(value) for value in key) not in taken]
-                before = model.probe([*gone, *(key_part(schema, one) for one in come)])
+                told_rows = data.draw(rows)
+                stays = [data.draw(st.booleans()) for _ in told_rows]
+                lasts = {
+                    tuple(plain(value) for value in key_part(schema, one)): (one, there)
+                    for one, there in zip(told_rows, stays, strict=True)
+                }
+                before = model.probe([key_part(schema, one) for one, _ in lasts.values()])
                 added = work.trace("t").replace(
-                    weighted(schema, [(one, 1) for one in come]).drop_columns([WEIGHT]), keys_of(schema, gone)
+                    weighted(schema, [(one, 1) for one in told_rows]).drop_columns([WEIGHT]), np.array(stays, np.bool_)
                 )
                 after = model.copy()
                 after.rows.subtract(before)
-                after.append([(one, 1) for one in come])
+                after.append([(one, 1) for one, there in lasts.values() if there])
                 after.rows.subtract(model.rows)
                 assert told(added) == after.all()
                 model.rows.update(after.rows)

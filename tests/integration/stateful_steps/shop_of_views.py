@@ -26,6 +26,10 @@ steps:
   named:
     sql: |
       SELECT c.id, c.name, t.n, t.cents FROM shop.customers c LEFT JOIN totals t ON t.customer = c.id
+  spenders:
+    sql: SELECT c.id, c.name, t.n, t.cents FROM shop.customers c JOIN totals t ON t.customer = c.id
+  heavy:
+    sql: SELECT customer, cents FROM ({totals}) WHERE n > 2
   best:
     sql: |
       SELECT id, customer, cents FROM shop.orders
@@ -53,6 +57,8 @@ sinks:
       paid: {{from: paid}}
       totals: {{from: totals}}
       named: {{from: named}}
+      spenders: {{from: spenders}}
+      heavy: {{from: heavy}}
       best: {{from: best}}
       rich: {{from: rich}}
       words: {{from: words}}

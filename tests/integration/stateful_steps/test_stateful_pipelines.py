@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from shop_of_views import TOTALS, Shop
 
 from raypipe import faults
 from raypipe.local.run import run_local
+from raypipe.plan.views import ViewPlan
+from raypipe.steps.views.progress import Progress
 from raypipe.verify import verify
 
 
@@ -113,5 +117,24 @@ def test_lost_state_is_loaded_again_and_never_silently_wrong(shop: Shop) -> None
     run_local(shop.plan())
     proved(shop)
     shop.trade(30)
+    run_local(shop.plan())
+    proved(shop)
+
+
+def test_state_as_an_older_raypipe_laid_it_out_is_made_again_of_what_the_inputs_hold(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It named traces by step, and noted none of them."""
+    with monkeypatch.context() as older:
+        older.setattr(ViewPlan, "trace_name", lambda plan, relation, key: f"{plan.view}/{relation}/{','.join(key)}")
+        noted = Progress.to_json
+        older.setattr(Progress, "to_json", lambda progress: noted(replace(progress, held=set())))
+        run_local(shop.plan())
+    shop.trade(20)
+    with caplog.at_level(logging.INFO, "raypipe"):
+        run_local(shop.plan())
+    assert "loaded again" not in caplog.text
+    proved(shop)
+    shop.trade(20)
     run_local(shop.plan())
     proved(shop)

@@ -14,6 +14,7 @@ from benchmarks.harness import Benchmark, Size
 from benchmarks.nexmark.queries import QUERIES
 from benchmarks.tpch.queries import VALIDATION, steps
 from benchmarks.view_fixed_cost import STEPS
+from benchmarks.view_shared import STEPS as SHARED
 
 # What makes each of them small: names of its module in other words.
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -21,6 +22,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "view_scaling": {"EPOCHS": 3, "WARM_UP": 1},
     "view_join": {"EPOCHS": 3, "WARM_UP": 1},
     "view_fixed_cost": {"EPOCHS": 3, "WARM_UP": 1, "STEPS": dict(list(STEPS.items())[:2])},
+    "view_shared": {"EPOCHS": 3, "WARM_UP": 1, "STEPS": dict(list(SHARED.items())[:2])},
     "view_epochs": {"MOST_EPOCHS": 2},
     "view_tpch": {"EPOCHS": 1, "steps": lambda _: {"q6": steps(VALIDATION)["q6"]}},
     "view_nexmark": {"EPOCHS": 1, "QUERIES": {"q2": QUERIES["q2"], "q7": QUERIES["q7"]}},

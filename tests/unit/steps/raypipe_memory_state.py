@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe.contracts import WEIGHT, TraceSchema
@@ -19,6 +21,10 @@ class MemoryTrace:
         self._arrow = pa.schema([*schema.columns, pa.field(WEIGHT, pa.int64())])
         self.held = self._arrow.empty_table() if rows is None else rows
 
+    def holding(self, rows: pa.Table) -> MemoryTrace:
+        """Another trace, of these rows."""
+        return MemoryTrace(self.schema, self._database, rows)
+
     def probe(self, keys: pa.Table) -> pa.Table:
         if not self.schema.key:
             return self.held
@@ -30,10 +36,14 @@ class MemoryTrace:
         )
         return found.to_arrow_table().cast(self._arrow)
 
-    def replace(self, rows: pa.Table, gone: pa.Table) -> pa.Table:
-        keys = pa.concat_tables([rows.select(list(self.schema.key)), gone])
-        before = self.probe(keys)
-        parts = [(rows.cast(self.schema.columns), 1), (before.drop_columns([WEIGHT]), -1)]
+    def replace(self, rows: pa.Table, stays: npt.NDArray[np.bool_]) -> pa.Table:
+        before = self.probe(rows)
+        numbered = rows.append_column("_place", pa.array(range(rows.num_rows), pa.int64()))
+        self._database.register("numbered", numbered.append_column("_stays", pa.array(stays)))
+        key = ", ".join(f'"{name}"' for name in self.schema.key)
+        lasts = f"FROM numbered QUALIFY _place = max(_place) OVER (PARTITION BY {key})"
+        come = self._database.sql(f"SELECT * EXCLUDE (_place, _stays) FROM ({lasts}) WHERE _stays").to_arrow_table()
+        parts = [(come.cast(self.schema.columns), 1), (before.drop_columns([WEIGHT]), -1)]
         weighted = [part.append_column(WEIGHT, pa.array([sign] * part.num_rows, pa.int64())) for part, sign in parts]
         delta = self._added_up(pa.concat_tables(weighted))
         self.append(delta)
@@ -72,9 +82,13 @@ class MemoryWork:
     def __init__(self, state: MemoryState, traces: dict[str, MemoryTrace]) -> None:
         self._state = state
         self._traces = traces
+        self._began = {name: trace.held for name, trace in traces.items()}
 
     def trace(self, name: str) -> MemoryTrace:
         return self._traces[name]
+
+    def standing(self, name: str) -> MemoryTrace:
+        return self._traces[name].holding(self._began[name])
 
     def commit(self, version: int, *, note: str = "") -> None:
         self._state.kept.setdefault(version, ({name: trace.held for name, trace in self._traces.items()}, note))

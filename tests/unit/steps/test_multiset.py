@@ -52,5 +52,7 @@ def test_the_last_row_of_each_key_is_found_and_each_key_is_told(multiset: Multis
     rows = _rows(MANY, 2)
     last = {tuple(row[name] for name in names): place for place, row in enumerate(rows.to_pylist())}
     assert multiset.last(rows, names).tolist() == sorted(last.values())
-    keys = multiset.keys([(rows, names)]).to_pylist()
-    assert sorted(map(repr, keys)) == sorted(repr({f"k{i}": each for i, each in enumerate(key)}) for key in last)
+    wanted = {repr({f"k{i}": each for i, each in enumerate(key)}) for key in last}
+    assert set(map(repr, multiset.keys([(rows, names)]).to_pylist())) == wanted
+    several = multiset.keys([(rows, names)], probes=2).to_pylist()
+    assert sorted(map(repr, several)) == sorted(wanted), "many keys for several traces are there once"

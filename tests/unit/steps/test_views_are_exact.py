@@ -29,6 +29,9 @@ STATEMENTS = [
     "SELECT k, small % 2 AS h, sum(price + 1) s, avg(small), count_if(flag), count(*) FILTER (x > 0.1)"
     " FROM shop.a WHERE name > 'a' GROUP BY k, h",
     "SELECT x, count(*) n, sum(DISTINCT k) FROM shop.a GROUP BY x",
+    "SELECT name, day, count(DISTINCT k) a, count(DISTINCT k) FILTER (flag) b, sum(DISTINCT price) FILTER (k > 1) c,"
+    " avg(DISTINCT small) d, min(DISTINCT x) e, count(*) n FROM shop.c GROUP BY name, day HAVING count(DISTINCT k) < 3",
+    "SELECT count(DISTINCT x) a, count(DISTINCT k + small) b, max(price) c FROM shop.a WHERE flag",
     "SELECT x, day, max(price) - min(price) spread FROM shop.c GROUP BY x, day HAVING count(*) > 1",
     "SELECT k, name, count(*), grouping(k) g FROM shop.a GROUP BY ROLLUP (k, name)",
     "SELECT k, list(name), first(name), string_agg(name, ','), arg_min(id, price), mode(day) FROM shop.c GROUP BY ALL",
@@ -167,7 +170,11 @@ def test_an_operator_with_a_defect_is_found_out(mutant: str, monkeypatch: pytest
         ("max(x)", 1),
         ("sum(x)", 0),
         ("median(k)", 0),
-        ("sum(DISTINCT k)", 0),
+        # The different values are groups of their own.
+        ("sum(DISTINCT k)", 2),
+        ("count(DISTINCT x), max(DISTINCT x), sum(DISTINCT k)", 5),
+        ("sum(DISTINCT x)", 0),
+        ("count(DISTINCT k), median(k)", 0),
     ],
 )
 def test_groups_are_added_to_where_that_is_exact(aggregate: str, added: int) -> None:

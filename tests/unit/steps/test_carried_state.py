@@ -33,7 +33,7 @@ STEPS = {
     "large": "SELECT place, count(*) AS n FROM shop.readings GROUP BY place HAVING sum(value) > 0.3",
     "buckets": "SELECT bucket, count(*) AS n FROM sums GROUP BY bucket",
     "row_wise": "SELECT place, bucket FROM sums WHERE bucket > 0",
-    "latest": "SELECT place, max(value) AS value, max(id) AS id FROM shop.readings GROUP BY place HAVING max(value) > 0",
+    "latest": "SELECT place, max(value) AS most, max(id) AS id FROM shop.readings GROUP BY place HAVING most > 0",
 }
 # What has no key, what has one of floats, and what such a one is made of; what is there or not by a sum of floats.
 WHOLE = {"bare", "by_float", "distinct_means", "keyed", "large", "buckets", "row_wise", "sums"}

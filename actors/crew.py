@@ -18,7 +18,7 @@ from actors.sink import SinkActor
 from actors.state_crew import StateCrew
 from actors.state_reports import StateReports
 from raypipe.contracts import Carrying, EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, StateReport
-from raypipe.local.crew import lowest_cut
+from raypipe.local.crew import all_ready, lowest_cut
 from raypipe.local.demand import Demand, Footing
 from raypipe.local.fitting import Fitting
 from raypipe.model import Claim, Committed, Cut, SinkTable
@@ -65,6 +65,7 @@ class RayCrew:
         self._sinks: dict[str, Any] = {name: self._start_sink(name) for name in self._units}
         self._consumer: Any = self._start_consumer()
         self._state = StateCrew(plan, log.identity, node, self._name) if self._demand else None
+        self._shards = plan.state_shards if self._demand else 0
 
     def sinks(self) -> dict[str, tuple[SinkTable, ...]]:
         """Units of commit and their tables."""
@@ -120,6 +121,23 @@ class RayCrew:
         """Passes it on to the state."""
         if self._state is not None:
             self._state.checkpoint(version, keep)
+
+    def state_shards(self) -> int:
+        """How many the state has; 0 without stateful steps."""
+        return self._shards
+
+    def prepare(self, shards: int) -> bool:
+        """Has the state cut for another number of shards, and starts their actors."""
+        if self._state is None:
+            return False
+        at_hand = self._state.prepare(shards)
+        return at_hand and all_ready(self.state_reports(), self._shards, shards)
+
+    def reshard(self, shards: int, claim: Claim) -> None:
+        """Ends the actors of the state that there are, and opens others on what they held."""
+        assert self._state is not None
+        self._stand_on(self._state.reshard(shards, claim.generation))
+        self._shards = shards
 
     def keep(self, cuts: Collection[int]) -> None:
         """Passes it on to the state."""
@@ -220,6 +238,7 @@ class RayCrew:
                 ray.wait(ending, num_returns=len(ending), timeout=CLOSE_S)
         actors = [handle.actor for handle in self._readers.values()] + list(self._sinks.values())
         actors += [*states, *([self._consumer] if self._consumer is not None else [])]
+        actors += self._state.waiting if self._state is not None else []
         for actor in actors:
             self._kill(actor)
         self._sinks.clear()

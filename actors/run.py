@@ -154,11 +154,14 @@ def _shipped() -> dict[str, Any]:
 
 def _watch(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
     deaths = losses = 0
+    shards = plan.state_shards
     began = time.monotonic()
     while True:
         token = uuid.uuid4().hex[:6]
         node = ray.get_runtime_context().get_node_id()
-        coordinator = start(CoordinatorActor, f"{plan.pipeline}/{token}/coordinator", plan, token, node)
+        coordinator = start(
+            CoordinatorActor, f"{plan.pipeline}/{token}/coordinator", plan.in_shards(shards), token, node
+        )
         left = until if isinstance(until, str) else max(0.0, until - (time.monotonic() - began))
         ending = coordinator.run.remote(left)
         try:
@@ -167,6 +170,7 @@ def _watch(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
                     coordinator.stop.remote()
                 news: Status = answer(coordinator.status.remote(), "The coordinator", timeout_s=30.0)
                 deaths = 0 if news.run else deaths
+                shards = news.state_shards or shards
                 observer(news)
             status: Status = answer(ending, "The coordinator")
             observer(status)

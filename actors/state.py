@@ -155,6 +155,15 @@ class StateActor:
         """See ``Stateful.checkpoint``."""
         self._state.checkpoint(version, keep)
 
+    def prepare(self, shards: int) -> None:
+        """See ``Stateful.prepare``."""
+        self._state.prepare(shards)
+
+    def leave(self) -> None:
+        """See ``Stateful.leave``."""
+        self._abort()
+        self._state.leave()
+
     def reset(self) -> None:
         """See ``Stateful.reset``."""
         self._abort()

@@ -51,8 +51,13 @@ POINTS = (
     "state.checkpoint.run",
     "state.checkpoint.named",
     "state.restored",
+    "reshard.packed",
+    "reshard.listed",
+    "reshard.left",
+    "shards.cut",
     "shards.shared",
     "shards.named",
+    "reshard.switched",
     "sink.open.after",
     "sink.write.after",
     "sink.commit.before",
@@ -82,6 +87,7 @@ MUTANTS = (
     "mutant.checkpoint_alone",  # the log forgets what follows a checkpoint as soon as the sinks have it
     "mutant.state_name_early",  # a commit of the state gets its name before it is whole
     "mutant.state_drop_weight",  # equal rows of the state are merged without adding their weights
+    "mutant.reshard_forgets",  # runs that were not cut beforehand are left out of the new shards
     "mutant.shard_unset_key",  # rows whose key is NULL stay at the shard that they are at
     "mutant.state_unset_key",  # rows whose key holds a NULL are left out of the state
 )

@@ -13,7 +13,22 @@ import typer
 from typer.core import TyperGroup
 
 from raypipe import __version__
-from raypipe.cli import check, demo, failures, init, logs, plan, repair, run, schema, snapshot, source, status, verify
+from raypipe.cli import (
+    check,
+    demo,
+    failures,
+    init,
+    logs,
+    plan,
+    repair,
+    reshard,
+    run,
+    schema,
+    snapshot,
+    source,
+    status,
+    verify,
+)
 from raypipe.cli.exits import MEANING, Exit
 
 
@@ -41,8 +56,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS = (init.init, check.check, plan.plan, run.run, status.status, verify.verify, repair.repair, schema.schema)
-for command in (*_COMMANDS, demo.demo):
+_COMMANDS = (init.init, check.check, plan.plan, run.run, status.status, verify.verify, repair.repair)
+for command in (*_COMMANDS, reshard.reshard, schema.schema, demo.demo):
     app.command()(command)
 app.add_typer(source.app, name="source")
 app.add_typer(snapshot.app, name="snapshot")

@@ -15,7 +15,7 @@ from raypipe.engine.status import CarryingOn, InstanceStatus, SinkStatus, Status
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from raypipe.contracts import CheckpointReport, StateReport
+    from raypipe.contracts import CheckpointReport, ReshardReport, StateReport
 
 # Between lines when nothing but numbers changed, so that a log file of a long run stays readable.
 LINE_EVERY_S = 5.0
@@ -154,6 +154,13 @@ def checkpoint_words(report: CheckpointReport) -> str:
     if report.making is not None:
         words.append(f"one at cut {report.making} on its way")
     return "; ".join([*words, *([report.trouble] if report.trouble else [])])
+
+
+def reshard_words(report: ReshardReport) -> str:
+    """How far a shard of the state is with being cut for another number of them."""
+    words = [f"is cut for {counted(report.shards, 'shard')}", f"{sized(report.cut_bytes)} done"]
+    words.append("ready" if report.ready else f"{sized(report.left_bytes)} left")
+    return ", ".join([*words, *([report.trouble] if report.trouble else [])])
 
 
 def sized(size: int) -> str:

@@ -67,6 +67,7 @@ def _lines(status: Status, alive: bool) -> list[str]:
         *aligned(("source", instance.name, instance_words(instance)) for instance in status.instances),
         *aligned(("sink", sink.name, sink_words(sink)) for sink in status.sinks),
         *([f"  {carrying_words(status.carrying_on)}"] if status.carrying_on is not None else []),
+        *([f"  state in {counted(status.state_shards, 'shard')}"] if status.state_shards > 1 else []),
         *(line for report in status.stateful for line in _state_lines(report, alive)),
     ]
     return [*lines, f"  error: {status.error}"] if status.error else lines
@@ -74,13 +75,14 @@ def _lines(status: Status, alive: bool) -> list[str]:
 
 def _state_lines(report: StateReport, alive: bool) -> list[str]:
     """What a state holds, and what of it is whose."""
-    from raypipe.cli.progress import checkpoint_words, state_words
+    from raypipe.cli.progress import checkpoint_words, reshard_words, state_words
 
     owner = f"actor {report.actor}, process {report.pid}" if report.actor else f"process {report.pid}"
     return [
         f"  state  {state_words(report)}",
         f"    in {report.folder} on {report.host}" + (f", kept by {owner}" if alive else ""),
         *([f"    {checkpoint_words(report.checkpoints)}"] if report.checkpoints is not None else []),
+        *([f"    {reshard_words(report.reshard)}"] if report.reshard is not None and alive else []),
         *aligned(state_parts(report), indent="    "),
     ]
 

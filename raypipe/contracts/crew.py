@@ -146,6 +146,35 @@ class Crew(Protocol):
         """
         ...
 
+    def state_shards(self) -> int:
+        """In how many shards the state of stateful steps is; 0 without such steps."""
+        ...
+
+    def prepare(self, shards: int) -> bool:
+        """Has the state cut for another number of shards beside the work; called again and again.
+
+        Args:
+            shards: That number; the present one to give up, and to remove what was cut.
+
+        Returns:
+            Whether ``reshard`` would be quick now. ``state_reports`` say how far it is, and what hinders it.
+        """
+        ...
+
+    def reshard(self, shards: int, claim: Claim) -> None:
+        """Has another number of shards take over, with all that they were and at every cut; between two epochs.
+
+        Args:
+            shards: That number.
+            claim: Above all that were given out before.
+
+        Raises:
+            Fenced: a later run has the state.
+            StateLost: what there is cannot be read.
+            RaypipeError: the number is as before; every sink must be opened again before the next epoch.
+        """
+        ...
+
     def keep(self, cuts: Collection[int]) -> None:
         """The state of other cuts than these (and later ones) will not be asked for any more."""
         ...

@@ -74,6 +74,25 @@ class CheckpointReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReshardReport:
+    """How far an owner of state is with cutting it for another number of shards.
+
+    Attributes:
+        shards: That number.
+        cut_bytes: Done so far.
+        left_bytes: Known to be left.
+        ready: What comes from now on is little enough to be cut while the sinks stand still.
+        trouble: Why it goes on no more; empty if all is well.
+    """
+
+    shards: int
+    cut_bytes: int = 0
+    left_bytes: int = 0
+    ready: bool = False
+    trouble: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StateReport:
     """What stateful steps remember, as one owner of state says of itself.
 
@@ -90,6 +109,7 @@ class StateReport:
         steps: What the operators of each stateful step hold, at the newest cut.
         inputs: Likewise what is held of each relation that they read.
         checkpoints: Of it; None if the pipeline has none made.
+        reshard: What is being done for another number of shards; None if nothing is.
     """
 
     folder: str
@@ -104,6 +124,7 @@ class StateReport:
     steps: Mapping[str, TraceTotals] = field(default_factory=dict)
     inputs: Mapping[str, TraceTotals] = field(default_factory=dict)
     checkpoints: CheckpointReport | None = None
+    reshard: ReshardReport | None = None
 
     @property
     def total(self) -> TraceTotals:
@@ -123,7 +144,8 @@ class StateReport:
         if checkpoints is not None:
             known = checkpoints["versions"]
             checkpoints = CheckpointReport(**{**checkpoints, "versions": None if known is None else tuple(known)})
-        return cls(**{**fields, **parts, "checkpoints": checkpoints})
+        reshard = ReshardReport(**fields["reshard"]) if fields.get("reshard") is not None else None
+        return cls(**{**fields, **parts, "checkpoints": checkpoints, "reshard": reshard})
 
 
 class Readable(Protocol):

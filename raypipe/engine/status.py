@@ -100,6 +100,7 @@ class Status:
             ``commit_sinks``.
         instances: Sources.
         sinks: Units of commit.
+        state_shards: In how many shards that lies; 0 without such steps.
         stateful: What stateful steps remember: one report for each owner of state, none without such steps.
         carrying_on: How far the state is that is carried on to the sinks; None while none is.
         error: Why it failed.
@@ -119,6 +120,7 @@ class Status:
     stage_s: Mapping[str, float] = field(default_factory=dict)
     instances: tuple[InstanceStatus, ...] = ()
     sinks: tuple[SinkStatus, ...] = ()
+    state_shards: int = 0
     stateful: tuple[StateReport, ...] = ()
     carrying_on: CarryingOn | None = None
     error: str = ""

@@ -41,6 +41,10 @@ class StatefulAlone:
         """See ``fitting.Shards``."""
         self._only.reset()
 
+    def prepare(self, shards: int) -> None:
+        """See ``Stateful.prepare``."""
+        self._only.prepare(shards)
+
     def keep(self, cuts: Collection[int]) -> None:
         """See ``Stateful.keep``."""
         self._only.keep(cuts)
@@ -56,6 +60,14 @@ class StatefulAlone:
     def begin(self, after: Cut | None, upto: Cut, needs: Needs) -> StateEpoch:
         """See ``Stateful.begin``."""
         return self._only.begin(after, upto, needs)
+
+    def let_go(self) -> None:
+        """See ``Stateful.let_go``."""
+        self._only.let_go()
+
+    def leave(self) -> None:
+        """See ``Stateful.leave``."""
+        self._only.leave()
 
     def close(self) -> None:
         """See ``Stateful.close``."""

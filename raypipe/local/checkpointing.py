@@ -34,7 +34,7 @@ class Checkpointing:
     def __init__(self, plan: Plan, log: Log, crew: Crew) -> None:
         self._log = log
         self._crew = crew
-        self._shards = plan.state_shards
+        self._shards = crew.state_shards()
         self._every_s = float(plan.limits.get("checkpoint_seconds", CHECKPOINT_S))
         self._most_bytes = int(plan.limits.get("log_bytes", _LOG_BYTES)) // 2
         self._began: int | None = None  # a version that some shard may still be uploading
@@ -51,6 +51,9 @@ class Checkpointing:
         state_cut = self._crew.state_cut()
         if state_cut is None:
             return oldest  # nothing stateful, or nothing of it in all sinks yet
+        if self._crew.state_shards() != self._shards:
+            # What the former shards began is of no use any more; the new ones have none of their own yet.
+            self._shards, self._began, self._began_at = self._crew.state_shards(), None, float("-inf")
         reports = self._crew.state_reports()
         told = [report.checkpoints for report in reports if report.checkpoints is not None]
         if len(told) < self._shards or any(report.versions is None and not report.trouble for report in told):

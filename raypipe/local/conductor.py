@@ -23,6 +23,7 @@ from raypipe.local.carry import Interrupted
 from raypipe.local.checkpointing import Checkpointing
 from raypipe.local.holds import Holds
 from raypipe.local.ownership import Ownership
+from raypipe.local.reshards import Reshards
 from raypipe.local.teller import Observer, Teller
 from raypipe.model import Committed
 from raypipe.plan.model import Plan
@@ -66,6 +67,7 @@ class Conductor:
         sizing = EpochSizing(plan.epoch_bytes)
         self._coordinator = Coordinator(crew.sinks(), sizing)
         self._holds = Holds(log, crew, self._coordinator)
+        self._reshards = Reshards(log, crew, self._coordinator, self._ownership.renewed)
         self._checkpointing = Checkpointing(plan, log, crew) if plan.checkpoints else None
         self._teller = Teller(
             pipeline=plan.pipeline,
@@ -249,6 +251,7 @@ class Conductor:
 
     def _housekeeping(self, now: float) -> None:
         self._holds.serve(time.time())
+        self._reshards.serve(self._teller.run, now)
         if self._teller.due(now):
             self._notice_successor()
             self._teller.tell()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
+from raypipe import faults
 from raypipe.contracts import Carrying, EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source, StateReport
 from raypipe.errors import RaypipeError
 from raypipe.local.alone import StatefulAlone
@@ -19,6 +20,9 @@ from raypipe.local.threads import StatefulShards
 from raypipe.model import Claim, Committed, Cut, SinkTable
 from raypipe.plan.model import Plan
 
+State = StatefulAlone | StatefulShards
+OpenState = Callable[[int], State]
+
 
 class LocalCrew:
     """See ``contracts.Crew``.
@@ -29,7 +33,7 @@ class LocalCrew:
         steps: To run on every batch.
         open_sinks: Makes the sinks of a plan, not open.
         demand: What the sinks want of stateful steps.
-        stateful: Those; None if nobody wants any.
+        open_state: Makes those in so many shards, not open; None if nobody wants any.
         open_log: Makes a log object for a reader's thread.
         open_source: Makes the source of an instance.
     """
@@ -42,7 +46,7 @@ class LocalCrew:
         steps: Steps,
         open_sinks: Callable[[Plan], Iterable[Sink]],
         demand: Demand,
-        stateful: StatefulAlone | StatefulShards | None,
+        open_state: OpenState | None,
         open_log: Callable[[], Log],
         open_source: Callable[[str], Source],
     ) -> None:
@@ -50,7 +54,10 @@ class LocalCrew:
         self._log = log
         self._steps = steps
         self._demand = demand
-        self._stateful = stateful
+        self._open_state = open_state
+        self._shards = plan.state_shards if open_state is not None else 0
+        self._stateful = open_state(self._shards) if open_state is not None else None
+        self._next: State | None = None  # what ``prepare`` asks for, made beforehand
         self._open_sinks = open_sinks
         self._sinks = {sink.name: sink for sink in open_sinks(plan)}
         self._footing = Footing(demand)
@@ -91,7 +98,7 @@ class LocalCrew:
         state = self._stateful
         return state is None or self._fitting.fits(state, self._cuts(), partial(self._carry_state, state), carrying)
 
-    def _carry_state(self, state: StatefulAlone | StatefulShards, after: Cut, upto: Cut, last: int) -> None:
+    def _carry_state(self, state: State, after: Cut, upto: Cut, last: int) -> None:
         topics = topics_of(self._plan, self._demand.inputs)
         inner = InlineExecutor(self._log, self._steps, topics)
         carry_state(inner, state.begin, self._demand.inputs, after, upto, last)
@@ -108,6 +115,43 @@ class LocalCrew:
         """Passes it on to the state."""
         if self._stateful is not None:
             self._stateful.checkpoint(version, keep)
+
+    def state_shards(self) -> int:
+        """How many the state has; 0 without stateful steps."""
+        return self._shards
+
+    def prepare(self, shards: int) -> bool:
+        """Has the state cut for another number of shards, and makes those."""
+        if self._stateful is None or self._open_state is None:
+            return False
+        self._stateful.prepare(shards)
+        if shards == self._shards:
+            self._dismiss()
+            return False
+        self._next = self._next or self._open_state(shards)
+        return all_ready(self._stateful.reports(), self._shards, shards)
+
+    def reshard(self, shards: int, claim: Claim) -> None:
+        """Ends the shards that there are, and opens others on what they held."""
+        assert self._stateful is not None
+        assert self._open_state is not None
+        former, before = self._stateful, self._shards
+        former.let_go()
+        faults.point("reshard.left")
+        self._stateful, self._next = self._next or self._open_state(shards), None
+        self._shards = shards
+        try:
+            self._stand_on(self._stateful.open(claim.generation))
+        except RaypipeError:
+            self._stateful.leave()
+            self._stateful, self._shards = former, before
+            raise
+        former.leave()
+
+    def _dismiss(self) -> None:
+        if self._next is not None:
+            self._next.leave()
+            self._next = None
 
     def keep(self, cuts: Collection[int]) -> None:
         """Passes it on to the state."""
@@ -176,6 +220,18 @@ class LocalCrew:
         for sink in self._sinks.values():
             with suppress(RaypipeError):
                 sink.close()
+
+    def close_state(self) -> None:
+        """Ends stateful steps and their state, of which nothing can be told afterwards."""
+        self._dismiss()
+        if self._stateful is not None:
+            self._stateful.close()
+
+
+def all_ready(reports: Sequence[StateReport], shards: int, wanted: int) -> bool:
+    """Whether all shards say that little is left to be cut for a number of them that is wanted."""
+    told = [report.reshard for report in reports if report.reshard is not None and report.reshard.shards == wanted]
+    return len(told) == shards and all(each.ready for each in told)
 
 
 def topics_to_relations(plan: Plan, units: Iterable[tuple[SinkTable, ...]]) -> Mapping[str, str]:

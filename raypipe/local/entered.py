@@ -30,7 +30,7 @@ def enter(folder: Path, names: Sequence[str]) -> frozenset[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         known = set(json.loads(path.read_text())) if path.exists() else set()
-        if known != set(names):
+        if not known <= set(names):
             # Before the store is opened: a crash in between must not make a dropped trace look kept. Those that come
             # are recorded by ``entered``, so that a crash before the caller has looked repeats the answer.
             _write(path, sorted(known & set(names)))
@@ -45,7 +45,9 @@ def enter(folder: Path, names: Sequence[str]) -> frozenset[str]:
 
 def entered(folder: Path, names: Sequence[str]) -> None:
     """Records that the store is open with these traces, and that those that came were dealt with."""
-    _write(folder / _FILE, sorted(names))
+    path = folder / _FILE
+    if not path.exists() or json.loads(path.read_text()) != sorted(names):
+        _write(path, sorted(names))
 
 
 def _write(path: Path, names: Sequence[str]) -> None:

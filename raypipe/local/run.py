@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from threading import Event
 
 from raypipe.engine.status import Status
 from raypipe.errors import StateLost
 from raypipe.local.alone import StatefulAlone
 from raypipe.local.conductor import Conductor, Until
-from raypipe.local.crew import LocalCrew
+from raypipe.local.crew import LocalCrew, State
 from raypipe.local.demand import Demand
 from raypipe.local.stateful import Stateful
 from raypipe.local.teller import Observer
@@ -45,9 +46,16 @@ def run_local(
         RaypipeError: what no retry could mend.
     """
     losses = 0
+    shards = plan.state_shards
+
+    def observe(status: Status) -> None:
+        nonlocal shards
+        shards = status.state_shards or shards
+        observer(status)
+
     while True:
         try:
-            return _run(plan, until, observer, stop or Event())
+            return _run(plan.in_shards(shards), until, observe, stop or Event())
         except StateLost as error:
             losses += 1
             if losses >= MOST_LOSSES:
@@ -58,8 +66,8 @@ def run_local(
 def _run(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
     log = open_log(plan.log, pipeline=plan.pipeline)
     demand = Demand.of(plan)
-    stateful = _stateful(plan, demand, log.identity) if demand else None
     flow = Flow(plan, demand.streamed({table.relation for sink in plan.sinks for table in sink.tables}))
+    crew: LocalCrew | None = None
     try:
         crew = LocalCrew(
             plan=plan,
@@ -67,20 +75,20 @@ def _run(plan: Plan, until: Until, observer: Observer, stop: Event) -> Status:
             steps=flow,
             open_sinks=lambda planned: [unit for sink in planned.sinks for unit in open_sinks(sink, plan.pipeline)],
             demand=demand,
-            stateful=stateful,
+            open_state=partial(_state, plan, demand, log.identity) if demand else None,
             open_log=lambda: open_existing_log(plan.log, pipeline=plan.pipeline),
             open_source=lambda name: open_instance(plan, name),
         )
         conductor = Conductor(plan=plan, log=log, crew=crew, until=until, observer=observer, stop=stop, runner="local")
         return conductor.run()
     finally:
-        if stateful is not None:
-            stateful.close()
+        if crew is not None:
+            crew.close_state()
         flow.close()
         log.close()
 
 
-def _stateful(plan: Plan, demand: Demand, identity: str) -> StatefulAlone | StatefulShards:
-    if plan.state_shards == 1:
+def _state(plan: Plan, demand: Demand, identity: str, shards: int) -> State:
+    if shards == 1:
         return StatefulAlone(Stateful(plan, demand, identity))
-    return StatefulShards(plan, demand, identity, plan.state_shards)
+    return StatefulShards(plan, demand, identity, shards)

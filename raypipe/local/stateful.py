@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from raypipe.errors import InvariantBroken, OutcomeUnknown, StateLost, Unavailab
 from raypipe.local.demand import Demand
 from raypipe.local.entered import enter, entered
 from raypipe.local.inline import Executor
-from raypipe.local.resharding import arrange, discard_others
+from raypipe.local.preparing import Preparing
+from raypipe.local.resharding import arrange, discard_others, discard_prepared, prepared, remove
 from raypipe.local.saving import Saving
 from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
@@ -69,6 +71,8 @@ class Stateful:
         self._shards = shards
         self._views = Views(plan, demand.relations)
         self._store: Store | None = None
+        self._preparing: Preparing | None = None
+        self._removal: threading.Thread | None = None
         self._saving: Saving | None = None
         if plan.checkpoints:
             self._saving = Saving(plan.checkpoints, shard, shards, identity=identity, traces=self._views.traces)
@@ -88,7 +92,10 @@ class Stateful:
             store = self._own(generation)
             self._store = store if self._saving is None else self._saving.filled(store, partial(self._own, generation))
             if self._shard == 0:
-                discard_others(self._folder, self._shards)
+                gone = discard_others(self._folder, self._shards)
+                # Files of gigabytes take a while, and nobody needs to wait for it.
+                self._removal = threading.Thread(target=remove, args=(gone,), name="raypipe-removal", daemon=True)
+                self._removal.start()
         return self._store.lineage
 
     def _own(self, generation: int) -> Store:
@@ -135,6 +142,7 @@ class Stateful:
             Unavailable: the object store or the disk does not answer.
         """
         assert self._saving is not None
+        self._stop_preparing()
         store, self._store = self._opened(), None  # whatever happens, it is closed
         try:
             self._store = self._saving.restored(version, store)
@@ -151,6 +159,22 @@ class Stateful:
         """
         if self._saving is not None and self._store is not None:
             self._saving.begin(self._store, version, keep)
+
+    def prepare(self, shards: int) -> None:
+        """Cuts what this shard holds for another number of shards, beside its work; reports say how far it is.
+
+        Args:
+            shards: That number; the present one to end it, and to remove what was cut.
+
+        Raises:
+            Unavailable: what was cut cannot be removed.
+        """
+        if shards == self._shards:
+            self._stop_preparing()
+            discard_prepared(self._folder, self._shards, self._shard)
+        elif self._store is not None and (self._preparing is None or self._preparing.report().shards != shards):
+            self._stop_preparing()
+            self._preparing = Preparing(self._store, prepared(self._folder, shards, self._shards, self._shard), shards)
 
     def reset(self) -> None:
         """Forgets everything in this shard, durably."""
@@ -181,6 +205,7 @@ class Stateful:
                 steps=_added_up(totals, self._views.steps),
                 inputs=_added_up(totals, self._views.held_inputs),
                 checkpoints=self._saving.report() if self._saving is not None else None,
+                reshard=self._preparing.report() if self._preparing is not None else None,
             ),
         )
 
@@ -203,6 +228,16 @@ class Stateful:
         """Ends steps and state; idempotent."""
         if self._saving is not None:
             self._saving.close()
+        if self._removal is not None:
+            self._removal.join()
+        self.leave()
+
+    def let_go(self) -> None:
+        """Others may have the state; ``open`` takes it again."""
+        self._drop()
+
+    def leave(self) -> None:
+        """Ends steps and state, and waits for nothing that is done beside the work."""
         self._views.close()
         self._drop()
 
@@ -220,7 +255,13 @@ class Stateful:
             self._drop()
             raise
 
+    def _stop_preparing(self) -> None:
+        if self._preparing is not None:
+            self._preparing.stop()
+            self._preparing = None
+
     def _drop(self) -> None:
+        self._stop_preparing()
         if self._store is not None:
             self._store.close()
             self._store = None

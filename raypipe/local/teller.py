@@ -100,6 +100,7 @@ class Teller:
             stage_s=self.tally.stage_s(reports.values()),
             instances=tuple(instance_status(name, report) for name, report in reports.items()),
             sinks=tuple(self._sink_status(name) for name in self._crew.sinks()),
+            state_shards=self._crew.state_shards(),
             stateful=tuple(self._crew.state_reports()),
             carrying_on=self.carrying_on,
             error=self.error,

@@ -120,8 +120,8 @@ class StatefulShards:
 
     def open(self, generation: int) -> str:
         """See ``Stateful.open``."""
-        first = self._members[0].open(generation)
-        return lineage_of([first, *(member.open(generation) for member in self._members[1:])])
+        self._members[0].open(generation)
+        return lineage_of(self._office.together(lambda shard: self._members[shard].open(generation)))
 
     def versions(self) -> list[tuple[int, ...]]:
         """See ``fitting.Shards``."""
@@ -140,6 +140,11 @@ class StatefulShards:
         """See ``fitting.Shards``."""
         for member in self._members:
             member.reset()
+
+    def prepare(self, shards: int) -> None:
+        """See ``Stateful.prepare``."""
+        for member in self._members:
+            member.prepare(shards)
 
     def checkpoint(self, version: int, keep: Collection[int]) -> None:
         """See ``Stateful.checkpoint``."""
@@ -161,6 +166,16 @@ class StatefulShards:
         office.begin()
         epochs = office.together(lambda shard: self._members[shard].begin(after, upto, needs, office.exchanges[shard]))
         return _Together(office, epochs)
+
+    def let_go(self) -> None:
+        """See ``Stateful.let_go``."""
+        self._office.together(lambda shard: self._members[shard].let_go())
+
+    def leave(self) -> None:
+        """See ``Stateful.leave``."""
+        self._office.close()
+        for member in self._members:
+            member.leave()
 
     def close(self) -> None:
         """See ``Stateful.close``."""

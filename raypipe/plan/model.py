@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raypipe.model import SinkTable, TableSchema
 from raypipe.plan.views.model import ViewPlan
@@ -119,6 +119,10 @@ class Plan:
     def state_shards(self) -> int:
         """In how many the state is."""
         return int(self.limits.get("state_shards", 1))
+
+    def in_shards(self, shards: int) -> Plan:
+        """The same, with another number of shards of the state."""
+        return replace(self, limits={**self.limits, "state_shards": shards})
 
     @property
     def epoch_bytes(self) -> int:

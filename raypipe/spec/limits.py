@@ -72,7 +72,8 @@ class Limits(BaseModel):
     state_shards: Annotated[int, Field(ge=1, le=256)] = Field(
         default=1,
         description="How many actors (threads, in a local run) share what stateful steps remember, each with an equal "
-        "part of the keys and of `state_bytes`. With another number than the last run had it is shared out anew.",
+        "part of the keys and of `state_bytes`. Another number takes effect with `raypipe reshard`, or when the run is "
+        "started again.",
     )
     checkpoint_seconds: Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = Field(
         default=60.0,

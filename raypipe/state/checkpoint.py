@@ -29,7 +29,6 @@ from raypipe.state.limits import Limits
 from raypipe.state.manifest import schema_from_text, schema_text
 from raypipe.state.order import places_of, plain_schema, stored_schema
 from raypipe.state.remote import Remote
-from raypipe.state.run import Run
 from raypipe.state.sharding import WHOLE, Share, lineage_of
 from raypipe.state.store import Part, Store
 
@@ -175,31 +174,6 @@ def restorable(remotes: Sequence[Remote], *, identity: str, traces: Sequence[Tra
     """
     found = [dict(_whole(remote, identity, traces)) for remote in remotes]
     return {number: _lineage([each[number] for each in found]) for number in _common(found)}
-
-
-def reshard(stores: Sequence[Store], versions: Collection[int], into: Store, share: Share) -> None:
-    """Gives a store its share of versions that lie in other stores of this machine.
-
-    Raises:
-        StateLost: one of them does not keep a version, or is damaged.
-    """
-    works = {(place, number): store.begin(number) for place, store in enumerate(stores) for number in versions}
-    try:
-        holders: dict[tuple[str, Run], list[int]] = {}
-        for (_, number), work in works.items():
-            for name, trace in work.traces.items():
-                for run in trace.stored:
-                    holders.setdefault((name, run), []).append(number)
-        into.adopt(
-            {number: stores[0].note(number) for number in versions},
-            lineage=lineage_of([store.lineage for store in stores]),
-            parts=(
-                (numbers, name, iter(run.between(share.low, share.high))) for (name, run), numbers in holders.items()
-            ),
-        )
-    finally:
-        for work in works.values():
-            work.abort()
 
 
 def _common(found: Sequence[dict[int, dict[str, object]]]) -> set[int]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
 from raypipe import faults
 from raypipe.contracts import TraceSchema
 from raypipe.errors import Fenced, InvariantBroken, LimitExceeded, OutcomeUnknown, Unavailable
+from raypipe.state.failures import says_why
 from raypipe.state.folder import Folder, commit_name
 from raypipe.state.holding import Holding, Version, files_of, manifest_of, stored_run
 from raypipe.state.limits import Limits
@@ -98,6 +101,31 @@ class Commits:
             self._pending[name] = self.held.files[name] = file.bytes
             self.held.entries[name] = entry
         return stored_run(name, entry, self.folder.map(name), schema)
+
+    def link(self, path: Path) -> str:
+        """Gives a finished file on the same disk a name in this folder; it stays, in no version, until ``release``.
+
+        Raises:
+            Unavailable: the disk does not take it.
+        """
+        size = path.stat().st_size
+        name = self.reserve(size)
+        try:
+            with says_why(self.folder.path, "written"):
+                os.link(path, self.folder.path / name)
+        except BaseException:
+            self.release(name)
+            raise
+        with self.lock:
+            self.held.files[name] = size
+        return name
+
+    def linked(self, entry: RunEntry, content: pa.Buffer) -> Run:
+        """A run in a file that was linked, whose content this is; in no version."""
+        with self.lock:
+            name = self.folder.fresh("part")
+            self.held.entries[name] = entry
+        return stored_run(name, entry, content, self.traces[entry.trace])
 
     def release(self, name: str) -> None:
         """Says that a run's file is from now on needed only by the versions that name it."""

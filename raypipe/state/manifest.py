@@ -93,7 +93,7 @@ class Manifest:
                 name: {"columns": schema_text(trace.columns), "key": trace.key} for name, trace in self.traces.items()
             },
             "runs": {
-                name: [run.trace, run.file, [_block_fields(block) for block in run.blocks]]
+                name: [run.trace, run.file, [block_fields(block) for block in run.blocks]]
                 for name, run in self.runs.items()
             },
             "versions": [[version.number, version.note, version.runs] for version in self.versions],
@@ -137,7 +137,7 @@ class Manifest:
                 for name, trace in traces.items()
             },
             runs={
-                name: RunEntry(trace=trace, file=file, blocks=tuple(_block(block) for block in blocks))
+                name: RunEntry(trace=trace, file=file, blocks=tuple(block_of(block) for block in blocks))
                 for name, (trace, file, blocks) in runs.items()
             },
             versions=tuple(
@@ -168,10 +168,12 @@ def schema_from_text(text: str) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
-def _block_fields(block: Block) -> list[int]:
+def block_fields(block: Block) -> list[int]:
+    """A piece's place, for JSON."""
     return [block.offset, block.length, block.rows, block.first, block.last, block.crc]
 
 
-def _block(fields: list[int]) -> Block:
+def block_of(fields: list[int]) -> Block:
+    """Reads what ``block_fields`` wrote."""
     offset, length, rows, first, last, crc = fields
     return Block(offset=offset, length=length, rows=rows, first=first, last=last, crc=crc)

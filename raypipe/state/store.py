@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,6 +16,7 @@ from raypipe.state.commits import Commits
 from raypipe.state.folder import Folder
 from raypipe.state.holding import Holding, Version, new_lineage
 from raypipe.state.limits import Limits
+from raypipe.state.manifest import RunEntry
 from raypipe.state.order import plain_schema
 from raypipe.state.reading import merged
 from raypipe.state.run import Run
@@ -26,8 +28,22 @@ from raypipe.state.work import OpenTrace, OpenWork
 _CLAIMS = 16
 _PLACE_BYTES = 8
 
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Rows in a finished file beside the store.
+
+    Attributes:
+        path: Of the file; it may hold others, too.
+        entry: Where they are in it.
+    """
+
+    path: Path
+    entry: RunEntry
+
+
 # The versions that hold some rows, the name of their trace, and the rows as they are stored, in order.
-Part: TypeAlias = tuple[Collection[int], str, Iterator[pa.RecordBatch]]
+Part: TypeAlias = tuple[Collection[int], str, Iterator[pa.RecordBatch] | Piece]
 
 
 class Store:
@@ -145,14 +161,22 @@ class Store:
             RaypipeError: whatever the parts raise; the store holds what it held before.
         """
         versions = {number: Version(note=note, runs={}) for number, note in notes.items()}
-        written: list[Run] = []
+        written: list[str] = []
+        linked: dict[Path, tuple[str, pa.Buffer]] = {}
         try:
             for numbers, trace, rows in parts:
                 with self._lock:
                     self._commits.check_room(0)
-                run = self._commits.write(self._traces[trace], rows)
+                if isinstance(rows, Piece):
+                    if rows.path not in linked:
+                        file = self._commits.link(rows.path)
+                        linked[rows.path] = file, self._commits.folder.map(file)
+                    file, content = linked[rows.path]
+                    run = self._commits.linked(replace(rows.entry, file=file), content)
+                else:
+                    run = self._commits.write(self._traces[trace], rows)
+                    written.append(run.name)
                 if run.rows:
-                    written.append(run)
                     for number in numbers:
                         runs = versions[number].runs
                         runs[trace] = (*runs.get(trace, ()), run)
@@ -160,8 +184,8 @@ class Store:
                 self._commits.check_open()
                 self._commits.replace_all(versions, lineage)
         finally:
-            for run in written:
-                self.release(run.name)
+            for name in (*written, *(file for file, _ in linked.values())):
+                self.release(name)
 
     def holds(self, trace: str) -> bool:
         """Whether there is a trace of that name."""
@@ -197,6 +221,14 @@ class Store:
             )
             for name in self._traces
         }
+
+    def rest_merges(self) -> None:
+        """Makes no runs of others any more beside the work, until ``resume_merges``; so what is there stays."""
+        self._upkeep.rest()
+
+    def resume_merges(self) -> None:
+        """Merges beside the work again."""
+        self._upkeep.resume()
 
     def settle(self) -> None:
         """Waits until nothing is left to merge.

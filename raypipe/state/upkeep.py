@@ -81,6 +81,7 @@ class Upkeep:
         self._merging = threading.Lock()
         self._wake = threading.Condition()
         self._asked = False
+        self._resting = False
         self._closing = False
         self._failed: RaypipeError | None = None
         self._thread: threading.Thread | None = None
@@ -89,10 +90,19 @@ class Upkeep:
         """Has the thread see whether there is something to merge; returns at once."""
         with self._wake:
             self._asked = True
-            if self._thread is None and not self._closing and self._due():
+            if self._thread is None and not (self._closing or self._resting) and self._due():
                 self._thread = threading.Thread(target=self._work, name="raypipe-state-upkeep", daemon=True)
                 self._thread.start()
             self._wake.notify()
+
+    def rest(self) -> None:
+        """From now on the thread merges nothing; one merge may be under way."""
+        self._resting = True
+
+    def resume(self) -> None:
+        """The thread merges again."""
+        self._resting = False
+        self.look()
 
     def make_room(self) -> None:
         """Merges in the calling thread while some trace has too many runs.
@@ -150,7 +160,7 @@ class Upkeep:
                 self._wake.wait_for(lambda: self._asked or self._closing)
                 self._asked = False
             try:
-                while not self._closing and self._merge_one():
+                while not (self._closing or self._resting) and self._merge_one():
                     pass
             except RaypipeError as error:
                 self._failed = error  # told to whoever commits next

@@ -11,9 +11,11 @@ from threading import Event, Thread
 
 import duckdb
 import pytest
+from resharding import AtWork
 
 from cluster.services.kafka import KafkaCluster
 from raypipe import faults
+from raypipe.engine.reshard import Progress
 from raypipe.engine.status import Status
 from raypipe.errors import SourceGap
 from raypipe.local.assemble import assemble
@@ -289,6 +291,26 @@ def test_state_goes_on_in_another_number_of_shards(runner: Runner, shop: Shop) -
         assert verify(shop.plan()).ok
         assert status.rows < 1000, "nothing is loaded again"
         assert [path.name for path in (shop.folder / f"{shop.name}.state").iterdir()] == [str(shards)]
+
+
+def test_state_is_shared_out_to_other_shards_while_the_run_goes_on(runner: Runner, shop: Shop) -> None:
+    shop.fill(2000)
+    with AtWork(shop.plan(), runner) as run:
+        run.carried(lambda: shop.fill(200, start=5000))
+        rows = run.told[-1].rows
+        for number, shards in enumerate((3, 2)):
+            answer = run.reshard(shards)
+            assert (answer.progress, answer.shards) == (Progress.DONE, shards)
+            run.carried(
+                lambda number=number: shop.execute(
+                    f"UPDATE orders SET customer = 'new {number}' WHERE id % 100 = {number}"
+                )
+            )
+            assert verify(shop.plan()).ok
+        run.until(lambda status: len(status.stateful) == 2, "word of both shards")
+        assert run.told[-1].rows < rows + 1000, "nothing is loaded again"
+        assert len({status.run for status in run.told if status.run}) == 1
+    assert [path.name for path in (shop.folder / f"{shop.name}.state").iterdir()] == ["2"]
 
 
 def test_a_run_ends_when_told_and_the_next_resumes(runner: Runner, shop: Shop) -> None:

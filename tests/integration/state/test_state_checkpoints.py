@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trace_model import Model, keys_of, schema_of, told, weighted
 
 from raypipe.errors import Fenced, RaypipeError, StateLost, Unavailable
-from raypipe.state import Limits, Remote, Share, Store, checkpoint, reshard, restore, shard_of
+from raypipe.state import Cuttings, Limits, Remote, Store, Takeover, checkpoint, restore, shard_of
 
 PAIR = schema_of({"a": pa.int64(), "b": pa.string()}, ["a"])
 ONE = schema_of({"c": pa.int64()}, [], "one")
@@ -173,10 +173,15 @@ def test_shards_hold_each_row_once_however_many_they_become(
         work.trace("t").append(table.filter(pa.array(mine)))
         work.commit(1)
         stores.append(store)
+    cuttings = [Cuttings(folder / f"cut {shard}", after) for shard in range(before)]
+    for store, cut in zip(stores, cuttings, strict=True):
+        cut.cut(store)
+        assert cut.left(store) == 0
+    takeover = Takeover(stores, cuttings, [1])
     found: dict[object, int] = {}
     for shard in range(after):
         into = opened(folder / f"into {shard}")
-        reshard(stores, [1], into, Share(shard=shard, shards=after))
+        takeover.into(into, shard)
         trace = into.begin(1).trace("t")
         held = told(trace.rows())
         assert not held.keys() & found.keys()

@@ -48,7 +48,7 @@ def test_the_run_that_shares_it_out_goes_on_and_loads_nothing(shop: Shop, caplog
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("point", ["shards.shared", "shards.named"])
+@pytest.mark.parametrize("point", ["shards.cut", "shards.shared", "shards.named"])
 def test_a_run_killed_while_it_shares_out_leaves_all_of_it(
     point: str, shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_trace_is_the_multiset_of_what_was_appended_at_every_version(data: st.
                 keys = [key_part(schema, one) for one in data.draw(st.lists(row, max_size=4))]
                 assert told(trace.probe(keys_of(schema, keys))) == (model.probe(keys) if schema.key else {})
             assert told(trace.rows()) == model.all()
+            assert told(work.standing("t").rows()) == models[after].all()
             end = data.draw(st.sampled_from(["commit", "commit", "commit", "abort", "reopen"]), label="end")
             if end == "commit":
                 number = (after or 0) + data.draw(st.integers(1, 3))
@@ -143,6 +144,7 @@ def test_rows_stand_for_all_that_there_were_of_their_keys(data: st.DataObject) -
         model = Model(schema)
         for version in range(1, data.draw(st.integers(2, 8))):
             work = store.begin(version - 1 or None)
+            standing = model.all()
             for _ in range(data.draw(st.integers(1, 3), label="replacements")):
                 told_rows = data.draw(rows)
                 stays = [data.draw(st.booleans()) for _ in told_rows]
@@ -161,6 +163,7 @@ def test_rows_stand_for_all_that_there_were_of_their_keys(data: st.DataObject) -
                 assert told(added) == after.all()
                 model.rows.update(after.rows)
                 assert told(work.trace("t").rows()) == model.all()
+            assert told(work.standing("t").rows()) == standing
             work.commit(version)
             if data.draw(st.booleans(), label="merge"):
                 store.settle()

@@ -25,12 +25,12 @@ from raypipe.plan.model import Plan
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.views import Scan, ViewPlan
 from raypipe.steps.sql import SqlStep
-from raypipe.steps.views.common import held_by_inputs, last_uses, owners
 from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.feed import Fed, Feed
 from raypipe.steps.views.inexact import found_by_floats
 from raypipe.steps.views.progress import Progress
 from raypipe.steps.views.relations import Input, Relations
+from raypipe.steps.views.sharing import held_by_inputs, last_uses, owners
 from raypipe.steps.views.telling import told
 from raypipe.steps.views.view import MOST_ROWS, View
 

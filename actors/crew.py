@@ -17,7 +17,7 @@ from actors.reader import ReaderActor
 from actors.sink import SinkActor
 from actors.state_crew import StateCrew
 from actors.state_reports import StateReports
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, StateReport
+from raypipe.contracts import Carrying, EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, StateReport
 from raypipe.local.crew import all_ready, lowest_cut
 from raypipe.local.demand import Demand, Footing
 from raypipe.local.fitting import Fitting
@@ -98,9 +98,9 @@ class RayCrew:
             plans = {plan.name: plan for plan in planned.sinks}
             self._sink_plans = {unit: plans[plan.name] for unit, plan in self._sink_plans.items()}
 
-    def fits(self) -> bool:
+    def fits(self, carrying: Carrying) -> bool:
         """Whether the state fits what the sinks hold."""
-        return self._state is None or self._fitting.fits(self._state, self._cuts(), self._carry_state)
+        return self._state is None or self._fitting.fits(self._state, self._cuts(), self._carry_state, carrying)
 
     def _carry_state(self, after: Cut, upto: Cut, last: int) -> None:
         assert self._state is not None

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol
 
 from raypipe.cli.terminal import counted, say
-from raypipe.engine.status import InstanceStatus, SinkStatus, Status
+from raypipe.engine.status import CarryingOn, InstanceStatus, SinkStatus, Status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,6 +54,7 @@ def lines(every_s: float) -> Iterator[Progress]:
         nonlocal shown, shown_at
         states = (
             status.state,
+            status.carrying_on is None,
             *((instance.state, instance.error) for instance in status.instances),
             *((sink.state, sink.error) for sink in status.sinks),
         )
@@ -85,8 +86,14 @@ def one_line(status: Status) -> str:
         counted(status.epochs, "epoch"),
         *(f"{instance.name} {instance_words(instance)}" for instance in status.instances),
         *(f"{_together(names)} {words}" for words, names in _alike(status.sinks).items()),
+        *([carrying_words(status.carrying_on)] if status.carrying_on is not None else []),
     ]
     return " | ".join(parts)
+
+
+def carrying_words(carrying: CarryingOn) -> str:
+    """How far state is that was behind the sinks."""
+    return f"carrying state on: cut {carrying.cut} of {carrying.upto}"
 
 
 def _alike(sinks: Iterable[SinkStatus]) -> dict[str, list[str]]:
@@ -184,6 +191,8 @@ def _table(status: Status) -> RenderableType:
             grid.add_row("", Text(table), ProgressBar(total=1.0, completed=share, width=40))
     for sink in status.sinks:
         grid.add_row("sink", Text(sink.name, "cyan"), Text(sink_words(sink), "red" if sink.error else ""))
+    if status.carrying_on is not None:
+        grid.add_row("state", "", Text(carrying_words(status.carrying_on)))
     for report in status.stateful:
         grid.add_row("state", Text(PurePath(report.folder).name, "cyan"), Text(state_words(report)))
     return Group(head, grid)

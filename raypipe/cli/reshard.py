@@ -103,8 +103,9 @@ def _ask(
             if answer.progress is Progress.DONE:
                 return answer
             if answer.progress is Progress.FAILED:
+                stays = f"The state stays in {counted(answer.shards, 'shard')}: " if answer.shards else ""
                 raise Unavailable(
-                    f"The state stays in {counted(answer.shards, 'shard')}: {answer.error}",
+                    f"{stays}{answer.error}",
                     remedy="The run goes on as before. Mend it and ask again.",
                 )
             observer(_cutting(answer))

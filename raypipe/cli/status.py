@@ -48,7 +48,7 @@ def told(pipeline: Pipeline) -> Status | None:
 
 
 def _lines(status: Status, alive: bool) -> list[str]:
-    from raypipe.cli.progress import instance_words, sink_words
+    from raypipe.cli.progress import carrying_words, instance_words, sink_words
 
     ago_s = max(0.0, time.time() - status.at)
     state = status.state
@@ -66,6 +66,7 @@ def _lines(status: Status, alive: bool) -> list[str]:
         ),
         *aligned(("source", instance.name, instance_words(instance)) for instance in status.instances),
         *aligned(("sink", sink.name, sink_words(sink)) for sink in status.sinks),
+        *([f"  {carrying_words(status.carrying_on)}"] if status.carrying_on is not None else []),
         *([f"  state in {counted(status.state_shards, 'shard')}"] if status.state_shards > 1 else []),
         *(line for report in status.stateful for line in _state_lines(report, alive)),
     ]

@@ -1,6 +1,6 @@
 """Small Protocols between the engine and its adapters."""
 
-from raypipe.contracts.crew import Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
+from raypipe.contracts.crew import Carrying, Crew, EpochOutcome, ReaderOrder, ReaderReport, Reload
 from raypipe.contracts.log import CanPrepare, Log, LogBatch, LogSlice, LogTransaction
 from raypipe.contracts.repair import CanBeRepaired, ComparesTables
 from raypipe.contracts.sink import HoldsAShare, Sink, SinkContents
@@ -36,6 +36,7 @@ __all__ = [
     "CanPauseLoads",
     "CanPrepare",
     "CanReadAgain",
+    "Carrying",
     "CheckpointReport",
     "ComparesTables",
     "Crew",

@@ -103,6 +103,10 @@ class EpochOutcome:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+# Told how far state that is carried on is: number of the cut that it has reached, and of the one that it has to reach.
+Carrying = Callable[[int, int], None]
+
+
 class Crew(Protocol):
     """Does what a conductor decides. All methods are called by the conductor's one thread."""
 
@@ -118,11 +122,14 @@ class Crew(Protocol):
         """
         ...
 
-    def fits(self) -> bool:
+    def fits(self, carrying: Carrying) -> bool:
         """Whether the state of stateful steps fits what the sinks hold, asked once all are open.
 
         State that lies behind them, or a checkpoint of it, is carried on first, as far as the log goes back. If it does
         not fit even so it was emptied, and every sink must be opened again: its tables then await a load.
+
+        Args:
+            carrying: Told before each cut that the state is carried to; what it raises ends that, and is raised.
         """
         ...
 

@@ -68,6 +68,19 @@ class SinkStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CarryingOn:
+    """State that is behind the sinks and carried on to them by the log, before a run's first epoch.
+
+    Attributes:
+        cut: Number of the cut that it has reached.
+        upto: Number of the cut that it has to reach.
+    """
+
+    cut: int
+    upto: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """A run at one moment.
 
@@ -89,6 +102,7 @@ class Status:
         sinks: Units of commit.
         state_shards: In how many shards that lies; 0 without such steps.
         stateful: What stateful steps remember: one report for each owner of state, none without such steps.
+        carrying_on: How far the state is that is carried on to the sinks; None while none is.
         error: Why it failed.
     """
 
@@ -108,6 +122,7 @@ class Status:
     sinks: tuple[SinkStatus, ...] = ()
     state_shards: int = 0
     stateful: tuple[StateReport, ...] = ()
+    carrying_on: CarryingOn | None = None
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,6 +142,8 @@ class Status:
         fields["instances"] = tuple(InstanceStatus(**each) for each in fields["instances"])
         fields["sinks"] = tuple(SinkStatus(**each) for each in fields["sinks"])
         fields["stateful"] = tuple(StateReport.from_dict(each) for each in fields.get("stateful", ()))
+        carrying = fields.get("carrying_on")
+        fields["carrying_on"] = CarryingOn(**carrying) if carrying else None
         return cls(**fields)
 
     def alive(self, now: float) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
+import pyarrow as pa
+
 from raypipe.contracts import Source
 from raypipe.errors import Kind, RaypipeError, SchemaMismatch, Unavailable
 from raypipe.model import Mode, SinkTable, TableSchema
@@ -163,6 +165,7 @@ class _Assembly:
         path: DocumentPath = ("sinks", sink, "tables", name)
         self._check_columns((*path, "partition_by"), spec.partition_by, schema)
         self._check_columns((*path, "key"), spec.key, schema)
+        self._check_partitions((*path, "partition_by"), spec.partition_by, schema)
         with self._told((*path, "from")):
             stored_schema(schema.arrow(), name, sink)
             check_names(schema, name, sink)
@@ -189,6 +192,20 @@ class _Assembly:
                         did_you_mean=nearest(column, schema.names),
                     )
                 )
+
+    def _check_partitions(self, path: DocumentPath, columns: tuple[str, ...], schema: TableSchema) -> None:
+        """Two floating point numbers that should be equal may not be, and their rows would lie in two places."""
+        floats = {column.name for column in schema.columns if pa.types.is_floating(column.type)}
+        self._problems += [
+            Problem(
+                sentence=f"{schema.table} cannot be partitioned by {column}, which is a floating point number; "
+                "make a column of it in a step, rounded to an integer or a DECIMAL, and take that.",
+                path=(*path, index),
+                location=self._pipeline.location_of(*path, index),
+            )
+            for index, column in enumerate(columns)
+            if column in floats
+        ]
 
     def _keyed(self, path: DocumentPath, spec: SinkTableSpec, schema: TableSchema) -> TableSchema:
         if not spec.key or set(spec.key) == set(schema.key):

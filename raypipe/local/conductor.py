@@ -17,7 +17,7 @@ from raypipe.engine.backoff import Backoff
 from raypipe.engine.coordinator import Coordinator, OpenSink, RunEpoch, Wait
 from raypipe.engine.reload import tables_to_reload
 from raypipe.engine.sizing import EpochSizing
-from raypipe.engine.status import HEARTBEAT_S, Status
+from raypipe.engine.status import HEARTBEAT_S, CarryingOn, Status
 from raypipe.errors import Directive, Fenced, InvariantBroken, RaypipeError, Unavailable
 from raypipe.local.carry import Interrupted
 from raypipe.local.checkpointing import Checkpointing
@@ -135,6 +135,8 @@ class Conductor:
                 return
             if self._fits(opened):
                 break
+            if self._stop.is_set():
+                return
         reload = tables_to_reload(self._plan, self._crew.sinks(), opened, self._log.load_begins)
         if reload:
             logger.info("tables will be loaded again", extra={"tables": [each.table for each in reload]})
@@ -143,16 +145,27 @@ class Conductor:
     def _fits(self, opened: Collection[str]) -> bool:
         """Whether the state fits the sinks; if not, all of them are to be opened again."""
         try:
-            if self._crew.fits():
+            if self._crew.fits(self._carrying_on):
                 return True
+        except Interrupted:
+            pass
         except RaypipeError as error:
             now = time.monotonic()
             for sink in opened:
                 self._failed(sink, error, now)
             return False
+        finally:
+            self._teller.carrying_on = None
         for sink in opened:
             self._coordinator.reopen(sink)
         return False
+
+    def _carrying_on(self, cut: int, upto: int) -> None:
+        self._teller.carrying_on = CarryingOn(cut=cut, upto=upto)
+        if self._teller.due(time.monotonic()):
+            self._teller.tell()
+        if self._stop.is_set():
+            raise Interrupted("The run is ending; the state is carried on by the next one.")
 
     def _open_all(self) -> dict[str, Committed] | None:
         """Opens every sink, however long it takes; None if the run shall end."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from raypipe import faults
-from raypipe.contracts import EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source, StateReport
+from raypipe.contracts import Carrying, EpochOutcome, Log, ReaderOrder, ReaderReport, Reload, Sink, Source, StateReport
 from raypipe.errors import RaypipeError
 from raypipe.local.alone import StatefulAlone
 from raypipe.local.carry import carry
@@ -93,10 +93,10 @@ class LocalCrew:
                     sink.close()
             self._sinks = {sink.name: sink for sink in self._open_sinks(planned)}
 
-    def fits(self) -> bool:
+    def fits(self, carrying: Carrying) -> bool:
         """Whether the state fits what the sinks hold."""
         state = self._stateful
-        return state is None or self._fitting.fits(state, self._cuts(), partial(self._carry_state, state))
+        return state is None or self._fitting.fits(state, self._cuts(), partial(self._carry_state, state), carrying)
 
     def _carry_state(self, state: State, after: Cut, upto: Cut, last: int) -> None:
         topics = topics_of(self._plan, self._demand.inputs)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
-from raypipe.contracts import Log
+from raypipe.contracts import Carrying, Log
 from raypipe.errors import StateLost
 from raypipe.local.demand import Footing
 from raypipe.model import Cut
@@ -63,13 +63,14 @@ class Fitting:
         self._footing = footing
         self._epoch_bytes = epoch_bytes
 
-    def fits(self, state: Shards, cuts: Sequence[Cut | None], carry: Carry) -> bool:
+    def fits(self, state: Shards, cuts: Sequence[Cut | None], carry: Carry, carrying: Carrying) -> bool:
         """Whether some sink can go on from the state, or there is none; if not, it is emptied.
 
         Args:
             state: Open.
             cuts: That the sinks hold.
             carry: Carries the state alone.
+            carrying: See ``Crew.fits``.
         """
         held = state.versions()
         common = _common(held)
@@ -79,15 +80,15 @@ class Fitting:
         # What some shards were carried to a second time does not fit what others computed the first time, to the last
         # bit: all of them go on from one version, and hold nothing that is newer.
         newest = {max(versions, default=0) for versions in held}
-        if len(newest) == 1 and self._carried_on(state, newest.pop(), targets, carry):
+        if len(newest) == 1 and self._carried_on(state, newest.pop(), targets, carry, carrying):
             return True
-        if self._restored(state, targets, carry):
+        if self._restored(state, targets, carry, carrying):
             return True
         state.reset()
         self._footing.leave()
         return False
 
-    def _restored(self, state: Shards, targets: Sequence[Cut], carry: Carry) -> bool:
+    def _restored(self, state: Shards, targets: Sequence[Cut], carry: Carry, carrying: Carrying) -> bool:
         for version in sorted(_common(state.saved()), reverse=True):
             if self._log.cut(version) is None:
                 continue
@@ -95,10 +96,12 @@ class Fitting:
                 lineage = state.restore(version)
             except StateLost:
                 continue
-            return self._footing.is_on(lineage) and self._carried_on(state, version, targets, carry)
+            return self._footing.is_on(lineage) and self._carried_on(state, version, targets, carry, carrying)
         return False
 
-    def _carried_on(self, state: Shards, version: int, targets: Sequence[Cut], carry: Carry) -> bool:
+    def _carried_on(
+        self, state: Shards, version: int, targets: Sequence[Cut], carry: Carry, carrying: Carrying
+    ) -> bool:
         """Carries a version to every cut that a sink holds; False if the log does not know it, or all are behind."""
         begin = self._log.cut(version)
         ahead = [cut for cut in targets if begin is not None and cut.number >= begin.number]
@@ -108,6 +111,7 @@ class Fitting:
         at = begin
         for upto in self._way(begin, ahead):
             logger.info("state is carried on by the log", extra={"cut": upto.number, "upto": ahead[-1].number})
+            carrying(at.number, ahead[-1].number)
             carry(at, upto, ahead[-1].number)
             at = upto
             state.keep(needed | {at.number})

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from raypipe.contracts import Crew, Log
 from raypipe.engine.coordinator import Coordinator
-from raypipe.engine.status import HEARTBEAT_S, STATUS_NOTE, SinkStatus, Status
+from raypipe.engine.status import HEARTBEAT_S, STATUS_NOTE, CarryingOn, SinkStatus, Status
 from raypipe.errors import RaypipeError
 from raypipe.local.tally import Tally, instance_status, sink_status
 from raypipe.model import Cut
@@ -35,6 +35,7 @@ class Teller:
         error: Why it failed.
         last_cut: The newest of the log, as far as the run has looked.
         tally: Of what it has done.
+        carrying_on: How far state that was behind the sinks is; None once it has reached them.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Teller:
         self.error = ""
         self.last_cut: Cut | None = None
         self.tally = Tally()
+        self.carrying_on: CarryingOn | None = None
 
     def failed(self, error: str) -> None:
         """The run ends for this reason."""
@@ -100,6 +102,7 @@ class Teller:
             sinks=tuple(self._sink_status(name) for name in self._crew.sinks()),
             state_shards=self._crew.state_shards(),
             stateful=tuple(self._crew.state_reports()),
+            carrying_on=self.carrying_on,
             error=self.error,
         )
 

@@ -42,9 +42,9 @@ _UNSTABLE = _names("ago current_localtime current_localtimestamp get_current_tim
 
 # Consistent or not, they are about DuckDB itself and not about a row.
 _OUTSIDE = _names("""
-    combine current_database current_query current_schemas current_setting error finalize getenv getvariable
-    in_search_path index_key json_deserialize_sql json_serialize_plan json_serialize_sql parse_duckdb_log_message
-    stats to_aggregate_state vector_type version write_log
+    combine combine_aggr current_database current_query current_schemas current_setting error finalize getenv
+    getvariable in_search_path index_key json_deserialize_sql json_serialize_plan json_serialize_sql
+    parse_duckdb_log_message stats to_aggregate_state vector_type version write_log
 """)
 
 # Macros can hide anything, so they are named one by one. Those over lists fold the list of one row.

@@ -9,8 +9,12 @@ from typing import Any, TypeVar
 from raypipe.engine.backoff import Backoff
 from raypipe.errors import Kind, MissingExtra, RaypipeError, Unavailable
 
-# Object stores answer "slow down" for seconds; what lasts longer is for whoever asked to decide.
+# Object stores answer "slow down" for seconds; what lasts longer is for whoever asked to decide. Some drivers try again
+# themselves, for half a minute and more, so time is bounded as well: no try begins after that.
 _TRIES = 5
+_PATIENCE_S = 10.0
+# Here a folder is nothing but a part of a name, and asking for one would make a bucket that is missing, or misspelled.
+_BUCKETS = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss"))
 
 Result = TypeVar("Result")
 
@@ -33,7 +37,7 @@ class Remote:
             self._files, self._root = fsspec.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise RaypipeError(
-                f"Checkpoints cannot be kept at a {self._scheme}:// address.",
+                f"Checkpoints cannot be kept at {self._scheme}:// addresses.",
                 kind=Kind.PIPELINE_FILE,
                 remedy="Install the fsspec driver of that store (for s3://: pip install s3fs), or name a folder.",
                 cause=error,
@@ -73,12 +77,14 @@ class Remote:
         return self._tried("read", content)
 
     def put(self, name: str, content: Any) -> None:
-        """Makes or replaces an object."""
+        """Makes or replaces an object of bytes, or of what has their buffer."""
+        whole = bytes(memoryview(content))  # drivers check for that very type
 
         def write() -> None:
             path = f"{self._root}/{name}"
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(path, content)
+            if self._scheme not in _BUCKETS:
+                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(path, whole)
 
         self._tried("written", write)
 
@@ -105,18 +111,18 @@ class Remote:
         self._tried("cleaned", gone)
 
     def _tried(self, done: str, action: Callable[[], Result]) -> Result:
-        backoff = Backoff()
+        backoff, began = Backoff(), time.monotonic()
         while True:
             try:
                 return action()
             except Exception as error:  # each store raises its own kinds
                 backoff = backoff.after_failure(0.0, at_once=False)
-                if backoff.failures >= _TRIES:
+                if backoff.failures >= _TRIES or time.monotonic() - began > _PATIENCE_S:
                     # Its text may hold an address with credentials, so only its type is told.
                     raise Unavailable(
                         f"Checkpoints at the {self._scheme}:// address cannot be {done}: {type(error).__name__}"
-                        f" after {_TRIES} tries.",
+                        f" after {backoff.failures} {'try' if backoff.failures == 1 else 'tries'}.",
                         remedy="Check the address, the credentials and the network.",
-                        tries=_TRIES,
+                        tries=backoff.failures,
                     ) from None
                 self._wait(backoff.retry_at)

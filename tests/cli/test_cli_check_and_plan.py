@@ -66,7 +66,7 @@ def test_a_syntax_error_is_shown_with_line_and_caret(shop: Shop, raypipe: Comman
     ("sql", "says"),
     [
         ("SELECT order_id FROM shop.orders USING SAMPLE 3", "a sample"),
-        ("SELECT approx_quantile(amount, 0.5) AS q FROM shop.orders", "approx_quantile"),
+        ("SELECT reservoir_quantile(amount, 0.5) AS q FROM shop.orders", "reservoir_quantile"),
         ("SELECT order_id, random() AS r FROM shop.orders", "random"),
         ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"),
         ("SELECT * FROM '/etc/passwd'", "/etc/passwd"),

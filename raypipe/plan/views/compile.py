@@ -20,6 +20,7 @@ from raypipe.plan.views.model import Keyed, Operator, Relation, Scan, ViewPlan
 from raypipe.plan.views.pivots import without_pivots
 from raypipe.plan.views.prove import differs
 from raypipe.plan.views.rows import Table, column
+from raypipe.plan.views.spelling import spell
 from raypipe.plan.views.split import Splitter
 from raypipe.plan.views.ties import settle
 from raypipe.plan.views.trees import Refused, Unsplit, aggregates_in, aliases_of, own_columns, selects_of
@@ -54,8 +55,8 @@ def compile_view(
     """
     used = {name: inputs[name] for name in dict.fromkeys(reads)}
     try:
-        tree = _qualified(text, used, sandbox)
-        notes = settle(tree, _keys(used))
+        tree, notes = _qualified(text, used, sandbox)
+        notes += settle(tree, _keys(used))
         oracle = tree.sql("duckdb") if notes else text_with_clock(text) if reads_clock(tree) else text.bare()
         graph = Graph(text.step, sandbox)
         if recompute_rows is None:
@@ -85,7 +86,8 @@ def compile_view(
     )
 
 
-def _qualified(text: StepText, inputs: Mapping[str, TableSchema], sandbox: Sandbox) -> exp.Expr:
+def _qualified(text: StepText, inputs: Mapping[str, TableSchema], sandbox: Sandbox) -> tuple[exp.Expr, list[str]]:
+    """The tree of the SQL, every column with its table, and what was written in other words."""
     schema: dict[str, dict[str, dict[str, str]]] = {}
     for name, each in inputs.items():
         database, _, bare = name.rpartition(".")
@@ -93,6 +95,7 @@ def _qualified(text: StepText, inputs: Mapping[str, TableSchema], sandbox: Sandb
     steps = {name.lower() for name in inputs if "." not in name}
     try:
         tree = without_pivots(parse_one(text.bare(), dialect="duckdb"), sandbox)
+        notes = spell(tree)
         names = {column.lower() for each in inputs.values() for column in each.names}
         if with_clock(tree, names):
             schema.setdefault(_STEPS, {})[CLOCK] = {NOW: "TIMESTAMPTZ"}
@@ -113,7 +116,7 @@ def _qualified(text: StepText, inputs: Mapping[str, TableSchema], sandbox: Sandb
             table.set("db", None)
     for select in selects_of(tree):
         _prepare(select)
-    return tree
+    return tree, notes
 
 
 def _prepare(select: exp.Select) -> None:

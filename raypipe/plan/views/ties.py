@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from sqlglot import exp
 
+from raypipe.plan.views.spelling import SPELLED
 from raypipe.plan.views.trees import (
     Address,
     Refused,
@@ -26,11 +27,14 @@ from raypipe.plan.views.trees import (
 _ORDERED = frozenset(
     [
         "any_value",
+        "approx_quantile",
         "arbitrary",
         "arg_max",
         "arg_max_null",
+        "arg_max_nulls_last",
         "arg_min",
         "arg_min_null",
+        "arg_min_nulls_last",
         "argmax",
         "argmin",
         "array_agg",
@@ -39,24 +43,19 @@ _ORDERED = frozenset(
         "last",
         "list",
         "listagg",
+        "lttb",
         "max_by",
         "min_by",
         "mode",
         "string_agg",
-        "json_group_array",
-        "json_group_object",
-        "json_group_structure",
-        "map_agg",
     ]
 )
 _PEERS = frozenset(["rank", "dense_rank", "rank_dense", "percent_rank", "cume_dist"])
 _PLACES = frozenset(["row_number", "ntile", "lag", "lead"])
 _VALUES = frozenset(["first_value", "last_value", "nth_value", "first", "last"])
-_UNSTEADY = {
-    "approx_quantile": "quantile_cont()",
-    "reservoir_quantile": "quantile_cont()",
-    "approx_top_k": "count(*) by group, and LIMIT",
-}
+# Aggregates that take rows in the order of their own arguments in a window, too. Over frames that move that would sort
+# every frame.
+_WHOLE = {"approx_quantile": "quantile_cont()", "lttb": "lttb() over whole partitions"}
 
 
 def settle(tree: exp.Expr, keys: Mapping[str, frozenset[str]]) -> list[str]:
@@ -141,8 +140,6 @@ def _identity(select: exp.Select, keys: Mapping[str, frozenset[str]], gone: set[
 def _settle_call(call: exp.Expr, notes: dict[str, None]) -> None:
     function = call.find(exp.AggFunc, exp.Anonymous, exp.AnonymousAggFunc) or call
     name = called(function)
-    if name in _UNSTEADY:
-        raise Refused(f"the aggregate {name}(), whose answer depends on the order of rows", _UNSTEADY[name])
     if name not in _ORDERED:
         return
     arguments = _arguments(function)
@@ -158,7 +155,11 @@ def _settle_call(call: exp.Expr, notes: dict[str, None]) -> None:
         values = list(distinct.expressions)
         if existing is not None:
             return  # DuckDB lets DISTINCT be ordered by its own argument only, which leaves no ties
-    more = [_ordered(value) for value in reversed(values) if not isinstance(value, exp.Literal)]
+    # The value by which rows are chosen stands last, but for a line through points, which goes along the first.
+    values = values if name == "lttb" else values[::-1]
+    more = [_ordered(value) for value in values if value.find(exp.Column, exp.Query)]
+    if not more:
+        return
     if existing is not None:
         for each in more:
             existing.append("expressions", each)
@@ -168,7 +169,8 @@ def _settle_call(call: exp.Expr, notes: dict[str, None]) -> None:
             function.expressions[place].replace(wrapped)
         else:
             function.set(place, wrapped)
-    notes[f"{name}() takes equal rows in the order of their values"] = None
+    if not function.meta.get(SPELLED):
+        notes[f"{name}() takes equal rows in the order of their values"] = None
 
 
 def _arguments(function: exp.Expr) -> list[tuple[str | int, exp.Expr]]:
@@ -200,8 +202,11 @@ def _settle_window(
     notes: dict[str, None],
 ) -> None:
     name = called(_function_of(window))
-    if name in _UNSTEADY:
-        raise Refused(f"the aggregate {name}(), whose answer depends on the order of rows", _UNSTEADY[name])
+    if name in _WHOLE:
+        if window.args.get("order") or window.args.get("spec"):
+            raise Refused(f"{name}() over a frame that moves", _WHOLE[name])
+        _settle_call(window.this, notes)
+        return
     if name in _PEERS:
         return
     spec = window.args.get("spec")
@@ -226,7 +231,8 @@ def _settle_window(
     else:
         for tie in ties:
             order.append("expressions", _ordered(tie))
-    notes[f"{name}() orders equal rows by all of their columns"] = None
+    if not _function_of(window).meta.get(SPELLED):
+        notes[f"{name}() orders equal rows by all of their columns"] = None
 
 
 def _is_total(select: exp.Select, window: exp.Window, keys: Mapping[str, frozenset[str]]) -> bool:

@@ -20,13 +20,14 @@ import pyarrow as pa
 
 from raypipe.contracts import StateStore, TraceSchema, Work
 from raypipe.errors import StateLost
-from raypipe.model import ChangeBatch, Cut, TableSchema
+from raypipe.model import ChangeBatch, Cut
 from raypipe.plan.model import Plan
 from raypipe.plan.sandbox import Bounds, Sandbox
 from raypipe.plan.views import Scan, ViewPlan
 from raypipe.steps.sql import SqlStep
 from raypipe.steps.views.exchange import ALONE, Exchange
 from raypipe.steps.views.feed import Fed, Feed
+from raypipe.steps.views.inexact import found_by_floats
 from raypipe.steps.views.progress import Progress
 from raypipe.steps.views.relations import Input, Relations
 from raypipe.steps.views.sharing import held_by_inputs, last_uses, owners
@@ -88,7 +89,7 @@ class Views:
         self._views = [step for step in steps if isinstance(step, View)]
         self._last = last_uses(self._views)
         self._wanted = frozenset(wanted) & below
-        self._inexact = frozenset(name for name in self._wanted if _found_by_floats(self._plans[name].schema))
+        self._inexact = self._wanted & found_by_floats(plan)
         self._feeds = dict(self._made_feeds(plan))
         self._by_inputs = held_by_inputs(self._views, self._feeds)
         self.inputs = frozenset(self._read()) - below
@@ -376,13 +377,3 @@ def stateful_inputs(plan: Plan, wanted: Collection[str]) -> frozenset[str]:
             needed.update(step.inputs)
             read.update(step.inputs)
     return frozenset(read) - below
-
-
-def _found_by_floats(schema: TableSchema) -> bool:
-    """Whether a sink finds a row by floating point numbers: in its key, or anywhere if it has none."""
-    return any(_holds_floats(column.type) for column in schema.columns if not schema.key or column.name in schema.key)
-
-
-def _holds_floats(type_: pa.DataType) -> bool:
-    inner = [type_.field(place).type for place in range(type_.num_fields)]
-    return pa.types.is_floating(type_) or any(map(_holds_floats, inner))

@@ -15,7 +15,7 @@ from raypipe.plan.views import traces_of
 from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import empty, fitted, scanned, weighted
+from raypipe.steps.views.multiset import empty, fitted, only_comes, scanned, weighted
 from raypipe.steps.views.operators import Operators, Traces
 from raypipe.steps.views.relations import Input, Relations, Rows
 
@@ -161,7 +161,7 @@ class Carry:
 
         if isinstance(operator, Bilinear):
             of_left, of_right = operator.traces
-            left, right, bound = self._here(*of_left, begins), self._here(*of_right, begins), None
+            left, right, bound = self._taken(*of_left, begins), self._taken(*of_right, begins), None
             if self._exchange.shards > 1 and operator.between:
                 right, bound = self._bound(operator, right, traces)
             self._make(name, begins, self._operators.bilinear(operator, left, right, traces, bound))
@@ -295,9 +295,11 @@ class Carry:
         return arrived[key]
 
     def _taken(self, name: str, key: Key, everything: bool) -> pa.Table:
-        """For an operator that looks at single rows, and for a trace: what only comes need not be added up."""
+        """For an operator, and for a trace: where nothing goes rows need not be added up."""
         rows = self._rows(name, everything)
-        return rows.made if rows.comes and self._exchange.shards == 1 else self._here(name, key, everything)
+        if self._exchange.shards == 1 and (rows.comes or (rows.added is None and only_comes(rows.made))):
+            return rows.made
+        return self._here(name, key, everything)
 
     def _everywhere(
         self, operator: Keyed, changes: Sequence[pa.Table], traces: Traces

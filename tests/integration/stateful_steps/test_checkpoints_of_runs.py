@@ -15,9 +15,11 @@ from shop_of_views import Shop
 from test_stateful_pipelines import proved
 
 from raypipe import faults
+from raypipe.cli.progress import one_line
 from raypipe.contracts import CheckpointReport
 from raypipe.engine.status import Status
 from raypipe.local.run import run_local
+from raypipe.local.teller import Teller
 from raypipe.log import open_log
 
 DEADLINE_S = 90.0
@@ -93,6 +95,21 @@ def test_lost_state_is_restored_and_carried_on(shop: Shop, caplog: pytest.LogCap
     assert "restored from a checkpoint" in caplog.text
     assert "carried on by the log" in caplog.text
     shop.trade(30)
+    loads_nothing(shop, caplog)
+
+
+@pytest.mark.parametrize("shards", [1])
+def test_a_run_tells_how_far_state_is_that_it_carries_on_and_can_be_stopped_meanwhile(
+    shop: Shop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = Teller.due
+    monkeypatch.setattr(Teller, "due", lambda self, now: self.carrying_on is not None or due(self, now))
+    lost(shop)
+    first = until(shop, lambda status: status.carrying_on is not None)
+    assert first.carrying_on is not None
+    assert first.carrying_on.cut < first.carrying_on.upto
+    assert Status.from_json(first.to_json()) == first
+    assert f"carrying state on: cut {first.carrying_on.cut} of {first.carrying_on.upto}" in one_line(first)
     loads_nothing(shop, caplog)
 
 

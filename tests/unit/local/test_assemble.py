@@ -110,6 +110,18 @@ def test_a_plan_does_not_show_its_secrets(folder: Path, monkeypatch: pytest.Monk
     assert "hunter2" not in repr(plan)
 
 
+def test_a_table_partitioned_by_a_floating_point_number_is_refused_with_a_way_out(folder: Path) -> None:
+    with pytest.raises(PipelineFileError, match=r"cannot be partitioned by mean.* DECIMAL, and take that\."):
+        planned(
+            folder,
+            (
+                "SELECT id, amount, day FROM shop.orders WHERE paid",
+                "SELECT day, avg(amount) AS mean, 9 AS amount, 1 AS id FROM shop.orders GROUP BY day",
+            ),
+            ("partition_by: [day]", "partition_by: [mean]"),
+        )
+
+
 def test_sink_tables_carry_mode_key_partitions_and_the_fingerprint_of_their_view(folder: Path) -> None:
     lake, shards = planned(folder).sinks
     paid, history = lake.tables

@@ -46,7 +46,7 @@ def test_sql_that_cannot_be_kept_up_to_date_is_named_with_its_place_and_a_way_ou
 
 
 UNSTEADY = {
-    "SELECT approx_quantile(id, 0.5) FROM shop.orders": "the aggregate approx_quantile()",
+    "SELECT reservoir_quantile(id, 0.5) FROM shop.orders": "the aggregate reservoir_quantile()",
     "SELECT last_value(id) OVER (ORDER BY status) FROM shop.orders": "last_value() over a frame of equal rows",
     "SELECT o.id FROM shop.orders o ASOF JOIN shop.people p ON o.status >= p.status": "an ASOF join",
 }

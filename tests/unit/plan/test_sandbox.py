@@ -11,9 +11,11 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from raypipe.errors import LimitExceeded
+from raypipe.plan import sandbox as sandbox_module
 from raypipe.plan.sandbox import Bounds, Sandbox
 
 
@@ -127,3 +129,40 @@ def test_plans_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
                 )
         (kept,) = sandbox.ask("SELECT count(*) FROM duckdb_prepared_statements()")[0]
     assert kept == 2
+
+
+@pytest.mark.parametrize("count", [0, 3, 30_000])
+def test_duckdbs_inner_way_of_running_a_statement_and_its_public_one_return_the_same(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    if sandbox_module._SUBMIT is None:
+        pytest.skip("this DuckDB has no inner way")
+    numbers = pa.array([None, *range(count - 1)][:count], pa.int64())
+    rows = pa.table(
+        {
+            "n": numbers,
+            "f": pc.divide(pc.cast(numbers, pa.float64()), 7.0),
+            "d": pc.cast(pc.divide(numbers, 10), pa.decimal128(21, 2)),
+            "s": pc.cast(numbers, pa.string()),
+            "t": pc.cast(numbers, pa.timestamp("us", "UTC")),
+        }
+    )
+    sql = (
+        "SELECT *, [n, 1] AS l, {'a': s, 'f': f} AS o, MAP {n::VARCHAR: d} AS m, s::BLOB AS b, n::HUGEINT * n AS h,"
+        " t::DATE AS day FROM rows WHERE n IS NOT NULL"
+    )
+    groups = "SELECT n % 10 AS k, sum(n) AS s, avg(f) AS a, max(s) AS m, list(d) AS l FROM rows GROUP BY k ORDER BY k"
+    for text in (sql, groups):
+        inner = [sandbox.run(text, {"rows": part}) for part in (rows, rows.slice(1), rows)]
+        with monkeypatch.context() as patched:
+            patched.setattr(sandbox_module, "_SUBMIT", None)
+            public = [sandbox.run(text, {"rows": part}) for part in (rows, rows.slice(1), rows)]
+        for one, other in zip(inner, public, strict=True):
+            assert one.schema == other.schema
+            assert one.equals(other)
+    for submit in (sandbox_module._SUBMIT, None):
+        monkeypatch.setattr(sandbox_module, "_SUBMIT", submit)
+        if count:
+            with pytest.raises(duckdb.ConversionException):
+                sandbox.run("SELECT ('x' || s)::INT AS x FROM rows", {"rows": rows})
+        assert sandbox.run("SELECT count(*) AS n FROM rows", {"rows": rows}).to_pylist() == [{"n": count}]

@@ -172,6 +172,8 @@ def _rounded(value: Any) -> Any:
         return float(f"{value:.9g}") + 0.0
     if isinstance(value, list):
         return [_rounded(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
     return value
 
 

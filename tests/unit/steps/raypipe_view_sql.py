@@ -198,6 +198,18 @@ class Grammar:
             ]
         if kind == "text":
             choices.append((f"string_agg({name}, ',' ORDER BY {other})", "text"))
+        if self._later.random() < 0.06:
+            choices = [
+                (f"approx_top_k({name}, 2)", "list"),
+                (f"json_group_array({name})", "list"),
+                (f"arg_max_nulls_last({name}, {other})", kind),
+                (f"approx_count_distinct({name})", "int"),
+                (f"histogram({name})", "list"),
+            ]
+            if kind in ("int", "dec", "float", "date"):
+                choices.append((f"approx_quantile({name}, 0.4)", kind))
+            text, made = choices[int(self._later.integers(0, len(choices)))]
+            return text, made
         text, made = choices[int(self._rng.integers(0, len(choices)))]
         if self._chance(0.15):
             text += f" FILTER (WHERE {self._predicate(columns)})"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 import pyarrow as pa
 from raypipe_memory_state import MemoryState
 from test_view_epochs import batch, cut
 
-from raypipe.model import IMAGE, OP, ChangeBatch, Column, Image, Op, TableName, TableSchema
-from raypipe.plan import InstancePlan, Plan, compile_step
+from raypipe.model import IMAGE, OP, ChangeBatch, Column, Image, Op, SinkTable, TableName, TableSchema
+from raypipe.plan import InstancePlan, Plan, SinkPlan, compile_step
 from raypipe.steps import Needs, Views
+from raypipe.steps.views.inexact import found_by_floats
 
 READINGS = TableSchema(
     table=TableName("shop", "main", "readings"),
@@ -27,9 +29,25 @@ STEPS = {
     "by_float": "SELECT avg(value) AS value, count(*) AS n FROM shop.readings GROUP BY place HAVING count(*) > 0",
     "distinct_means": "SELECT DISTINCT value FROM keyed",
     "counted": "SELECT count(*) AS n FROM shop.readings",
+    "sums": "SELECT place, sum(value) AS value, floor(sum(value))::BIGINT AS bucket FROM shop.readings GROUP BY place",
+    "large": "SELECT place, count(*) AS n FROM shop.readings GROUP BY place HAVING sum(value) > 0.3",
+    "buckets": "SELECT bucket, count(*) AS n FROM sums GROUP BY bucket",
+    "row_wise": "SELECT place, bucket FROM sums WHERE bucket > 0",
+    "latest": "SELECT place, max(value) AS most, max(id) AS id FROM shop.readings GROUP BY place HAVING most > 0",
 }
-# What has no key, what has one of floats, and what such a one is made of.
-WHOLE = {"bare", "by_float", "distinct_means", "keyed"}
+# What has no key, what has one of floats, and what such a one is made of; what is there or not by a sum of floats.
+WHOLE = {"bare", "by_float", "distinct_means", "keyed", "large", "buckets", "row_wise", "sums"}
+
+
+def test_a_table_partitioned_by_what_a_sum_of_floats_may_have_made_is_told_whole() -> None:
+    plan = readings_plan()
+    sums = next(step for step in plan.steps if step.name == "sums")
+    assert {"large", "buckets", "row_wise"} <= found_by_floats(plan)
+    assert not found_by_floats(plan) & {"sums", "keyed", "counted", "latest"}
+    for columns, whole in ((("bucket",), True), (("place",), False), ((), False)):
+        table = SinkTable(name="t", relation="sums", schema=sums.schema, partition_by=columns)
+        sink = SinkPlan(name="lake", url="", tables=(table,))
+        assert ("sums" in found_by_floats(replace(plan, sinks=(sink,)))) == whole
 
 
 def readings_plan() -> Plan:

@@ -67,7 +67,6 @@ class Conductor:
         sizing = EpochSizing(plan.epoch_bytes)
         self._coordinator = Coordinator(crew.sinks(), sizing)
         self._holds = Holds(log, crew, self._coordinator)
-        self._reshards = Reshards(log, crew, self._coordinator, self._ownership.renewed)
         self._checkpointing = Checkpointing(plan, log, crew) if plan.checkpoints else None
         self._teller = Teller(
             pipeline=plan.pipeline,
@@ -77,6 +76,7 @@ class Conductor:
             observer=observer,
             runner=runner,
         )
+        self._reshards = Reshards(log, crew, self._coordinator, self._ownership.renewed, self._teller.tell)
         self._began = self._busy_at = time.monotonic()
         self._trimmed_at = 0.0
 

@@ -34,13 +34,17 @@ class Reshards:
         crew: Whose state it is.
         coordinator: Knows the sinks.
         renewed: Gives a claim above all that were given out; raises ``Fenced`` if there is a later run.
+        tell: Has the run tell its status.
     """
 
-    def __init__(self, log: Log, crew: Crew, coordinator: Coordinator, renewed: Callable[[], Claim]) -> None:
+    def __init__(
+        self, log: Log, crew: Crew, coordinator: Coordinator, renewed: Callable[[], Claim], tell: Callable[[], None]
+    ) -> None:
         self._log = log
         self._crew = crew
         self._coordinator = coordinator
         self._renewed = renewed
+        self._tell = tell
         self._looked_at = float("-inf")
         self._preparing = True  # an earlier run may have left something
         self._told: ReshardAnswer | None = None
@@ -115,6 +119,7 @@ class Reshards:
             extra={"shards": request.shards, "before": before, "pause_s": pause_s},
         )
         self._preparing = False
+        self._tell()  # who has the answer must not read of the shards before
         self._end(request, Progress.DONE, pause_s=pause_s)
 
     def _end(self, request: ReshardRequest, progress: Progress, *, pause_s: float = 0.0, error: str = "") -> None:

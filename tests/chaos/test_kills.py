@@ -21,7 +21,8 @@ RANDOM_KILLS = 30
 
 
 # Those of repairs, of the state and of its shards have their own tests: here nothing is repaired or remembered.
-PASSED = [point for point in faults.POINTS if not point.startswith(("repair.", "state.", "shards.", "epoch.views."))]
+_ELSEWHERE = ("repair.", "state.", "shards.", "reshard.", "epoch.views.")
+PASSED = [point for point in faults.POINTS if not point.startswith(_ELSEWHERE)]
 
 
 @pytest.mark.parametrize("point", PASSED)

@@ -148,7 +148,7 @@ def test_the_new_shards_have_checkpoints_of_their_own(shop: Shop, caplog: pytest
 
 
 # Where it is killed, and what its file says when the next one begins: what was asked for, or what it had.
-KILLS = [("reshard.listed", 3), ("reshard.left", 3), ("reshard.switched", 2)]
+KILLS = [("reshard.packed", 3), ("reshard.listed", 3), ("reshard.left", 3), ("reshard.switched", 2)]
 
 
 @pytest.mark.chaos

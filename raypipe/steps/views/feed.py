@@ -19,7 +19,17 @@ from raypipe.model import BRANCH, IMAGE, OP, ChangeBatch, Image, Op, TableSchema
 from raypipe.plan.sandbox import Sandbox
 from raypipe.plan.types import plain
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import Multiset, ascends, empty, fitted, given, negated, only_comes, scanned, weighted
+from raypipe.steps.views.multiset import (
+    Multiset,
+    ascends,
+    empty,
+    fitted,
+    gains_nothing,
+    given,
+    negated,
+    scanned,
+    weighted,
+)
 
 _WEIGHT_OF_OP = np.array([op.weight for op in Op], dtype=np.int64)
 _COUNTS, _COMES = _WEIGHT_OF_OP != 0, _WEIGHT_OF_OP > 0
@@ -145,8 +155,8 @@ class Feed:
                 trace.clear()
             else:
                 gone = pa.concat_tables([negated(before), self._outside(gone, emptied)])
-        # Where nothing goes rows need not be added up: after a TRUNCATE, or where rows are only ever added.
-        added = not gone.num_rows and only_comes(come)
+        # After a TRUNCATE each key is there once, and nothing goes.
+        added = (anew and bool(self._schema.key)) or (not gone.num_rows and gains_nothing(come))
         delta = fitted(come, weighted(self._held)) if added else self._multiset.total(self._held, [come, gone])
         if delta.num_rows:
             trace.append(delta)

@@ -21,6 +21,8 @@ from raypipe.plan.scope import quote
 _ROW = "_raypipe_row"
 # Looking so few keys up costs less than finding out which of them are there twice.
 _FEW_KEYS = 4096
+# So many of them tell whether most are there several times.
+_LOOKED_AT = 1024
 # So few are grouped before they are hashed.
 _FEW_ROWS = 2048
 
@@ -75,7 +77,8 @@ class Multiset:
 
         Args:
             parts: Rows, and the names of the key's columns.
-            probes: In how many traces: for several, many keys are there once each; one trace sorts them anyway.
+            probes: In how many traces: for several, many keys are there once each; one trace sorts them anyway, so for
+                it only where most of them seem to be there several times.
         """
         tables = [
             rows.select(list(names)).rename_columns([f"k{place}" for place in range(len(names))])
@@ -89,7 +92,7 @@ class Multiset:
             if together.num_columns == 1 and pa.types.is_string(together.schema.types[0]):
                 # Groups often have names, and few of them; hashing and sorting texts takes longer than this.
                 return pa.table([together.column(0).unique()], together.schema)
-            if probes == 1:
+            if probes == 1 and _mostly_differ(together):
                 return together
             found = _lasts(together)
             if found is not None:
@@ -111,6 +114,20 @@ def _lasts(keys: pa.Table) -> np.ndarray | None:
 def only_comes(rows: pa.Table) -> bool:
     """Whether no row goes."""
     return all((chunk.to_numpy() > 0).all() for chunk in rows.column(WEIGHT).chunks)
+
+
+def gains_nothing(rows: pa.Table) -> bool:
+    """Whether adding rows up seems to leave as many: they are many, nothing goes, and few are equal."""
+    names = rows.column_names[:-1]
+    if rows.num_rows <= _FEW_KEYS or not only_comes(rows) or not told_by_bytes(rows.select(names).schema):
+        return False
+    return _mostly_differ(rows.select(names))
+
+
+def _mostly_differ(rows: pa.Table) -> bool:
+    """Whether nine of ten among the first rows are different."""
+    first = rows.slice(0, _LOOKED_AT)
+    return bool(10 * first.group_by(first.column_names).aggregate([]).num_rows > 9 * first.num_rows)
 
 
 def counts_once(rows: pa.Table) -> bool:

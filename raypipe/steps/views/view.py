@@ -15,7 +15,7 @@ from raypipe.plan.views import traces_of
 from raypipe.plan.views.model import Algebraic, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, ViewPlan
 from raypipe.steps.diagnose import REASONS
 from raypipe.steps.views.exchange import ALONE, Exchange
-from raypipe.steps.views.multiset import empty, fitted, only_comes, scanned, weighted
+from raypipe.steps.views.multiset import empty, fitted, gains_nothing, scanned, weighted
 from raypipe.steps.views.operators import Operators, Traces
 from raypipe.steps.views.relations import Input, Relations, Rows
 
@@ -295,9 +295,9 @@ class Carry:
         return arrived[key]
 
     def _taken(self, name: str, key: Key, everything: bool) -> pa.Table:
-        """For an operator, and for a trace: where nothing goes rows need not be added up."""
+        """For an operator, and for a trace: where that gains nothing they are not added up."""
         rows = self._rows(name, everything)
-        if self._exchange.shards == 1 and (rows.comes or (rows.added is None and only_comes(rows.made))):
+        if self._exchange.shards == 1 and (rows.comes or (rows.added is None and gains_nothing(rows.made))):
             return rows.made
         return self._here(name, key, everything)
 

@@ -35,7 +35,8 @@ STEP = "answer"
 TARGET_S = 0.6
 # What a change weighs for the sizing of epochs, which counts bytes.
 _LINE_BYTES = 256
-_MOST_BYTES = 64 << 20
+# As in a pipeline whose file says nothing else.
+_MOST_BYTES = 256 << 20
 # Of the small input, so that its answer is one after many epochs.
 _CHECKED_LINES = 5_000
 _WEIGHTS = np.array([op.weight for op in Op])

@@ -57,7 +57,7 @@ class LocalCrew:
         self._open_state = open_state
         self._shards = plan.state_shards if open_state is not None else 0
         self._stateful = open_state(self._shards) if open_state is not None else None
-        self._next: State | None = None  # what ``prepare`` asks for, made beforehand
+        self._next: tuple[int, State] | None = None  # what ``prepare`` asks for, made beforehand, and its number
         self._open_sinks = open_sinks
         self._sinks = {sink.name: sink for sink in open_sinks(plan)}
         self._footing = Footing(demand)
@@ -122,24 +122,23 @@ class LocalCrew:
 
     def prepare(self, shards: int) -> bool:
         """Has the state cut for another number of shards, and makes those."""
-        if self._stateful is None or self._open_state is None:
+        if self._stateful is None:
             return False
         self._stateful.prepare(shards)
         if shards == self._shards:
             self._dismiss()
             return False
-        self._next = self._next or self._open_state(shards)
+        self._at_hand(shards)
         return all_ready(self._stateful.reports(), self._shards, shards)
 
     def reshard(self, shards: int, claim: Claim) -> None:
         """Ends the shards that there are, and opens others on what they held."""
         assert self._stateful is not None
-        assert self._open_state is not None
         former, before = self._stateful, self._shards
         former.let_go()
         faults.point("reshard.left")
-        self._stateful, self._next = self._next or self._open_state(shards), None
-        self._shards = shards
+        self._stateful = self._at_hand(shards)
+        self._shards, self._next = shards, None
         try:
             self._stand_on(self._stateful.open(claim.generation))
         except RaypipeError:
@@ -148,9 +147,17 @@ class LocalCrew:
             raise
         former.leave()
 
+    def _at_hand(self, shards: int) -> State:
+        """So many shards, made beforehand if they were asked for."""
+        assert self._open_state is not None
+        if self._next is None or self._next[0] != shards:
+            self._dismiss()
+            self._next = shards, self._open_state(shards)
+        return self._next[1]
+
     def _dismiss(self) -> None:
         if self._next is not None:
-            self._next.leave()
+            self._next[1].leave()
             self._next = None
 
     def keep(self, cuts: Collection[int]) -> None:

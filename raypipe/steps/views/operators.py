@@ -112,7 +112,7 @@ class Operators:
 
         Args:
             plan: Of the operator.
-            changes: Of each input, added up unless it is the first time.
+            changes: Of each input, added up unless it is the first time or nothing goes.
             traces: As they stood before the epoch.
             held: All rows of inputs whose trace lies elsewhere, by relation.
             first: It has never run: what it makes of nothing counts, too. Its traces are empty.
@@ -164,7 +164,7 @@ class Operators:
 
         Args:
             plan: Of the operator.
-            changes: Of its input; added up if it has extremes, unless it is the first time.
+            changes: Of its input; added up if it has extremes, unless it is the first time or nothing goes.
             traces: As they stood before the epoch.
             first: It has never run.
 

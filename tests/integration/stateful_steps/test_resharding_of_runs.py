@@ -96,6 +96,22 @@ def test_epochs_go_on_while_the_state_is_cut_and_no_table_is_loaded_again(
     assert json.loads(command(capsys, shop, "reshard", "--json"))["shards"] is None  # no run is at work
 
 
+def test_who_asks_for_another_number_meanwhile_gets_that(shop: Shop, fired: Path) -> None:
+    with AtWork(shop.plan(), run_local) as run:
+        run.carried(lambda: shop.trade(30))
+        faults.arm("reshard.listed=hold@1")
+        asked(shop.plan(), 3, run.told[-1].run)
+        run.until(lambda status: any(report.reshard for report in status.stateful), "the cutting")
+        request = asked(shop.plan(), 2, run.told[-1].run)
+        let_go(fired)
+        answer = answered(shop.plan(), request)
+        assert (answer.progress, answer.shards) == (Progress.DONE, 2)
+        run.carried(lambda: shop.trade(30))
+        proved(shop)
+        assert run.told[-1].state_shards == len(run.told[-1].stateful) == 2
+    assert layouts(shop) == {"2"}
+
+
 def test_what_was_cut_is_removed_when_nobody_asks_any_more(shop: Shop) -> None:
     (shop.folder / "views.state" / "5.prepared" / "1.0").mkdir(parents=True)
     (shop.folder / "views.state" / "5.prepared" / "2.1").mkdir()

@@ -10,10 +10,12 @@ from raypipe.codec.rowequal import certainly_equal, comparable
 from raypipe.codec.rowhash import hashes, one_batch
 from raypipe.codec.rowlast import last_rows, taken
 from raypipe.codec.split import split
+from raypipe.codec.wordorder import ascending
 
 __all__ = [
     "JSON_NULL",
     "Compression",
+    "ascending",
     "certainly_equal",
     "checksum",
     "comparable",

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from raypipe.codec.rowequal import certainly_equal
 from raypipe.codec.rowhash import Words
+from raypipe.codec.wordorder import ascending
 
 Places = npt.NDArray[np.int64]
 
@@ -23,7 +24,7 @@ def last_rows(keys: pa.RecordBatch, hashed: Words) -> Places | None:
     Returns:
         None if it is not for the hashes to say: two keys share one, or Arrow cannot compare their values.
     """
-    order = np.argsort(hashed)
+    order = ascending(hashed)
     ordered = hashed[order]
     tied = np.zeros(len(order), np.bool_)
     np.equal(ordered[1:], ordered[:-1], out=tied[1:])

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raypipe import faults
-from raypipe.codec import certainly_equal, taken
+from raypipe.codec import ascending, certainly_equal, taken
 from raypipe.codec.rowhash import Words
 from raypipe.contracts import WEIGHT, WEIGHT_FIELD, TraceSchema
 from raypipe.errors import SchemaMismatch
@@ -97,7 +97,7 @@ def sort(rows: pa.RecordBatch, schema: TraceSchema) -> pa.RecordBatch:
         for name in schema.key:
             keyed &= rows.column(name).is_valid().to_numpy(zero_copy_only=False)
         rows, at = rows.filter(pa.array(keyed)), at[keyed]
-    return _in_order(_with_places(rows, at), np.argsort(at), schema)
+    return _in_order(_with_places(rows, at), ascending(at), schema)
 
 
 def _with_places(rows: pa.RecordBatch, at: Words) -> pa.RecordBatch:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from raypipe.codec import certainly_equal, comparable, one_batch, taken
+from raypipe.codec import ascending, certainly_equal, comparable, one_batch, taken
 from raypipe.codec.rowequal import Flags
 from raypipe.codec.rowhash import Words
 from raypipe.contracts import TraceSchema
@@ -31,7 +31,7 @@ def probe(runs: Sequence[Run], keys: pa.Table, schema: TraceSchema) -> pa.Record
         return merge(parts, schema) if parts else empty(schema)
     batch = one_batch(wanted)
     firsts = first_places(batch, names)
-    order = np.argsort(firsts)
+    order = ascending(firsts)
     parts = rows_of(runs, taken(batch, order), firsts[order], names)
     if not parts:
         return empty(schema)

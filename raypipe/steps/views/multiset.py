@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypipe.codec import comparable, hashes, last_rows, one_batch
+from raypipe.codec import ascending, comparable, hashes, last_rows, one_batch
 from raypipe.contracts import WEIGHT, WEIGHT_FIELD, Readable
 from raypipe.errors import InvariantBroken
 from raypipe.plan.sandbox import Sandbox
@@ -179,7 +179,7 @@ def _grouped(rows: pa.Table, columns: pa.Schema) -> pa.Table:
         return _added_up(rows, columns)
     batch = one_batch(rows)
     (hashed,) = hashes(batch, columns.names)
-    order = np.argsort(hashed)
+    order = ascending(hashed)
     ordered = hashed[order]
     tied = np.flatnonzero(ordered[1:] == ordered[:-1])
     alone = np.ones(rows.num_rows, np.bool_)

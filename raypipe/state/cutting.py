@@ -3,7 +3,7 @@
 A shard's share of a run is a contiguous part of it, and runs do not change. So their pieces can be written while the
 store is at work, round after round, into a folder that is of one store and one number of shards::
 
-    <n>.pack   pieces of runs for one of the new shards: Arrow IPC streams, as in any file of runs
+    <n>.pack   pieces of runs for one of the new shards, as in any file of runs
     <n>.list   which runs they are of and where they lie, with a checksum; written after the packs that it names
 
 A piece counts only for the run that it was cut from: of the same name, with the same checksums. What was left half

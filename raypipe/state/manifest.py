@@ -20,7 +20,7 @@ from raypipe.contracts import TraceSchema
 from raypipe.errors import StateLost
 from raypipe.state.run import Block
 
-FORMAT = 1
+FORMAT = 2
 _TRAILER = struct.Struct("<8sIQI")
 _MAGIC = b"raystate"
 
@@ -170,10 +170,10 @@ def schema_from_text(text: str) -> pa.Schema:
 
 def block_fields(block: Block) -> list[int]:
     """A piece's place, for JSON."""
-    return [block.offset, block.length, block.rows, block.first, block.last, block.crc]
+    return [block.offset, block.length, block.rows, block.first, block.last, block.crc, int(block.ones)]
 
 
 def block_of(fields: list[int]) -> Block:
     """Reads what ``block_fields`` wrote."""
-    offset, length, rows, first, last, crc = fields
-    return Block(offset=offset, length=length, rows=rows, first=first, last=last, crc=crc)
+    offset, length, rows, first, last, crc, ones = fields
+    return Block(offset=offset, length=length, rows=rows, first=first, last=last, crc=crc, ones=bool(ones))

@@ -15,8 +15,11 @@ from raypipe.contracts import WEIGHT, WEIGHT_FIELD, TraceSchema
 from raypipe.errors import SchemaMismatch
 from raypipe.state.equality import total
 from raypipe.state.places import places
+from raypipe.state.weights import weights_of, without_weight
 
 PLACE = "_raypipe_place"
+# From here on the time to move a column about counts for more than that to look whether it must be.
+_MANY = 1 << 14
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -101,23 +104,13 @@ def sort(rows: pa.RecordBatch, schema: TraceSchema) -> pa.RecordBatch:
 
 
 def _with_places(rows: pa.RecordBatch, at: Words) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array(at), *rows.columns], schema=stored_schema(_without_weight(rows.schema)))
-
-
-def _without_weight(schema: pa.Schema) -> pa.Schema:
-    return pa.schema(list(schema)[:-1])
+    return pa.RecordBatch.from_arrays([pa.array(at), *rows.columns], schema=stored_schema(without_weight(rows.schema)))
 
 
 def places_of(rows: pa.RecordBatch) -> Words:
     """The first column as an array, without a copy."""
     at: Words = rows.column(0).to_numpy()
     return at
-
-
-def weights_of(rows: pa.RecordBatch) -> npt.NDArray[np.int64]:
-    """The last column as an array, without a copy."""
-    weights: npt.NDArray[np.int64] = rows.column(rows.num_columns - 1).to_numpy()
-    return weights
 
 
 def negated(rows: pa.RecordBatch) -> pa.RecordBatch:
@@ -155,10 +148,11 @@ def replaced(
 
 def _in_order(rows: pa.RecordBatch, order: npt.NDArray[np.int64], schema: TraceSchema) -> pa.RecordBatch:
     """Stored rows as an order has them, with the weights of equal ones summed, and without those that cancel out."""
-    at, weights = places_of(rows)[order], weights_of(rows)[order]
+    at = places_of(rows)[order]
     tied = at[1:] == at[:-1]
     if not tied.any():
-        return taken(rows, order if weights.all() else order[weights != 0])
+        return _chosen(rows, order, at)
+    weights = weights_of(rows)[order]
     names = schema.columns.names
     pairs = np.flatnonzero(tied)
     compared = rows.select(names)
@@ -177,6 +171,19 @@ def _in_order(rows: pa.RecordBatch, order: npt.NDArray[np.int64], schema: TraceS
     if (sums == weights[firsts]).all():
         return chosen
     return chosen.set_column(chosen.num_columns - 1, WEIGHT_FIELD, pa.array(sums))
+
+
+def _chosen(rows: pa.RecordBatch, order: npt.NDArray[np.int64], at: Words) -> pa.RecordBatch:
+    """Stored rows as an order has them, whose places are given, without those of weight 0."""
+    weights = weights_of(rows)
+    if not weights.all():
+        present = weights[order] != 0
+        order, at = order[present], at[present]
+    if len(order) < _MANY or weights.min() < weights.max():
+        return taken(rows, order)
+    # The places are in order already, and the weights are all one.
+    columns = taken(rows.select(rows.schema.names[1:-1]), order).columns
+    return pa.RecordBatch.from_arrays([pa.array(at), *columns, pa.array(weights[: len(at)])], schema=rows.schema)
 
 
 def _regroup(

@@ -16,6 +16,7 @@ from raypipe.errors import StateLost
 from raypipe.state.order import places_of
 from raypipe.state.places import LOWER_HALF
 from raypipe.state.search import Indexes, find, sample
+from raypipe.state.weights import with_ones, without_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Block:
         first: Lowest place.
         last: Highest place.
         crc: Checksum of the bytes.
+        ones: Every row has the weight 1, so weights are not stored.
     """
 
     offset: int
@@ -37,6 +39,7 @@ class Block:
     first: int
     last: int
     crc: int
+    ones: bool = False
 
 
 class Held:
@@ -87,7 +90,10 @@ class Stored:
         if checksum(self._content, self._trace) != self.block.crc:
             raise self._lost("its checksum differs")
         try:
-            return pa.ipc.read_record_batch(pa.ipc.read_message(self._content), self._schema)
+            message = pa.ipc.read_message(self._content)
+            if not self.block.ones:
+                return pa.ipc.read_record_batch(message, self._schema)
+            return with_ones(pa.ipc.read_record_batch(message, without_weight(self._schema)))
         except (pa.ArrowException, OSError, EOFError) as error:
             raise self._lost(type(error).__name__) from error
 

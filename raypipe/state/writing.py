@@ -1,4 +1,4 @@
-"""Writes runs into a file: each an Arrow IPC stream, whose record batch messages are the run's pieces."""
+"""Writes runs into a file: for each Arrow's message of its schema, and a record batch message for each piece."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from raypipe.state.failures import says_why
 from raypipe.state.manifest import RunEntry
 from raypipe.state.order import places_of, stored_schema
 from raypipe.state.run import Block
+from raypipe.state.weights import count_once
 
 _ALIGNMENT = 64
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -46,7 +47,8 @@ class RunFile:
                 continue
             if not written:
                 self._write(stored_schema(schema.columns).serialize())
-            message, at = batch.serialize(), places_of(batch)
+            ones = count_once(batch)
+            message, at = (batch.select(batch.schema.names[:-1]) if ones else batch).serialize(), places_of(batch)
             self._align()
             block = Block(
                 offset=self.bytes,
@@ -55,6 +57,7 @@ class RunFile:
                 first=int(at[0]),
                 last=int(at[-1]),
                 crc=checksum(message, schema.name),
+                ones=ones,
             )
             self._write(message)
             written.append(block)
@@ -103,10 +106,16 @@ def blocks_of(rows: Iterable[pa.RecordBatch], block_bytes: int) -> Iterator[pa.R
         size += batch.nbytes
         if size >= block_bytes:
             yield _joined(gathered)
-            gathered, size = [], 0
+            size = 0
     if gathered:
         yield _joined(gathered)
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+    """All of them as one; column by column, what it is made of is let go: the list is empty afterwards."""
+    if len(batches) == 1:
+        return batches.pop()
+    schema = batches[0].schema
+    columns = [[batch.column(place) for batch in batches] for place in range(len(schema))]
+    batches.clear()
+    return pa.RecordBatch.from_arrays([pa.concat_arrays(columns.pop(0)) for _ in schema], schema=schema)

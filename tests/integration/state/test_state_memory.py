@@ -18,7 +18,7 @@ import numpy as np, pyarrow as pa
 from raypipe.contracts import WEIGHT, TraceSchema
 from raypipe.state import Limits, Remote, Store, checkpoint, restore
 
-HEAP, ROWS, STEP = int(sys.argv[2]), 10_000_000, 200_000
+HEAP, ROWS, STEP = int(sys.argv[2]), 13_000_000, 200_000
 pa.set_cpu_count(1)
 kept = [line for line in open("/proc/self/status") if line.startswith("VmData")]
 now = int(kept[0].split()[1]) << 10

@@ -281,6 +281,25 @@ def test_deleted_rows_leave_the_disk(tmp_path: Path) -> None:
     assert store.bytes < full / 10
 
 
+@pytest.mark.parametrize("weights", [[1], [2], [-1], [1, 0], [1, 3]], ids=str)
+def test_many_rows_keep_their_weights_which_take_room_only_where_one_is_not_1(
+    weights: list[int], tmp_path: Path
+) -> None:
+    schema = schema_of({"id": pa.int64()}, ["id"])
+    rows = [((number,), weights[number % len(weights)]) for number in range(40_000)]
+    store = opened(tmp_path, traces=[schema])
+    work = store.begin(None)
+    work.trace("t").append(weighted(schema, rows))
+    work.commit(1)
+    stored = sum(1 for _, weight in rows if weight)
+    assert (store.bytes < 20 * stored) == (set(weights) <= {0, 1})
+    store.close()
+    again = opened(tmp_path, 2, traces=[schema]).begin(1).trace("t")
+    assert told(again.rows()) == {row: weight for row, weight in rows if weight}
+    keys = [(number,) for number in range(0, 40_000, 7)]
+    assert told(again.probe(keys_of(schema, keys))) == {row: weight for row, weight in rows[::7] if weight}
+
+
 def test_runs_stay_few_however_many_epochs(tmp_path: Path) -> None:
     store = opened(tmp_path)
     for version in range(1, 200):

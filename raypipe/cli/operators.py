@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from raypipe.plan.views import Algebraic, Bilinear, Clock, Keyed, Linear, Operator, Scan, Union, ViewPlan, traces_of
 
 
-def operators(step: ViewPlan, steps: Sequence[ViewPlan]) -> list[dict[str, str]]:
+def operators(step: ViewPlan, steps: Sequence[ViewPlan], held: Collection[str]) -> list[dict[str, str]]:
     """One row for each operator: ``name``, ``what``, ``keeps``, ``costs``, and ``shared`` if other steps have it too.
 
     Args:
         step: Whose operators they are.
         steps: All stateful steps of the plan.
+        held: Traces that are not kept, because what is held of a table anyway is the same.
     """
     short = {operator.out.name: f"#{place}" for place, operator in enumerate(step.operators)}
     return [
         {
             "name": short[operator.out.name],
             "what": _what(operator, short),
-            "keeps": _keeps(operator),
+            "keeps": _keeps_both(operator, step, held, short) if isinstance(operator, Bilinear) else _keeps(operator),
             "costs": _costs(operator),
             "shared": _shared(operator, step, [other for other in steps if other.name != step.name], short),
         }
@@ -54,13 +55,20 @@ def _keeps(operator: Operator) -> str:
     match operator:
         case Clock():
             return "keeps the time"
-        case Bilinear():
-            return "keeps both sides"
         case Algebraic():
             return "keeps its input and its sums" if operator.extremes else "keeps its sums"
         case Keyed():
             return "keeps its input and its result"
     return ""
+
+
+def _keeps_both(operator: Bilinear, step: ViewPlan, held: Collection[str], short: dict[str, str]) -> str:
+    """A side that is looked up by its table's key is not kept a second time."""
+    own = [short[relation] for relation, key in operator.traces if step.trace_name(relation, key) not in held]
+    tables = [short[relation] for relation, key in operator.traces if step.trace_name(relation, key) in held]
+    if not tables:
+        return "keeps both sides"
+    return ", ".join([f"keeps {each}" for each in own] + [f"finds {each} in its table" for each in tables])
 
 
 def _costs(operator: Operator) -> str:

@@ -35,6 +35,7 @@ def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
     from raypipe.plan.views import ViewPlan
 
     stateful = [step for step in plan.steps if isinstance(step, ViewPlan)]
+    held = _held(plan) if stateful else frozenset()
     return {
         "ok": True,
         "pipeline": plan.pipeline,
@@ -58,7 +59,7 @@ def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
                 "runs": "stateful" if isinstance(step, ViewPlan) else "row-wise",
                 "reason": step.reason,
                 "reads": list(step.inputs),
-                **({"operators": operators(step, stateful)} if isinstance(step, ViewPlan) else {}),
+                **({"operators": operators(step, stateful, held)} if isinstance(step, ViewPlan) else {}),
                 **_relation(step.schema),
             }
             for step in plan.steps
@@ -81,6 +82,17 @@ def described(pipeline: Pipeline, plan: Plan) -> dict[str, Any]:
             for sink in plan.sinks
         ],
     }
+
+
+def _held(plan: Plan) -> frozenset[str]:
+    """Traces of operators that a run does not keep, since what it holds of a table anyway is the same."""
+    from raypipe.steps import Views
+
+    views = Views(plan, {table.relation for sink in plan.sinks for table in sink.tables})
+    try:
+        return views.held_by_inputs
+    finally:
+        views.close()
 
 
 def _cuts(plan: Plan, source: str) -> str:

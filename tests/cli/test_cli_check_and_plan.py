@@ -194,6 +194,14 @@ def test_the_plan_says_which_steps_have_operators_and_traces_in_common(shop: Sho
     assert shared in ended.out
 
 
+def test_the_plan_says_which_side_of_a_join_needs_no_copy_of_its_table(shop: Shop, raypipe: Command) -> None:
+    joined = "SELECT o.order_id, c.name FROM paid_orders o JOIN shop.customers c ON c.customer_id = o.customer_id"
+    shop.write(("SELECT order_id, amount FROM paid_orders WHERE amount > 20", joined))
+    ended = raypipe("plan")
+    assert ended.code == Exit.OK, ended.err
+    assert "by customer_id  keeps #0, finds #1 in its table  costs the changes and their matches" in ended.out
+
+
 def test_the_plan_for_machines_holds_no_secret(shop: Shop, raypipe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAREHOUSE", "duckdb:///var/hunter2.duckdb")
     shop.write(('"duckdb:///var/warehouse.duckdb"', '"${env:WAREHOUSE}"'))

@@ -108,6 +108,11 @@ class Views:
         return [trace for name, trace in {each.name: each for each in traces}.items() if name not in self._by_inputs]
 
     @property
+    def held_by_inputs(self) -> frozenset[str]:
+        """Traces of operators that are not kept: what is held of an input is the same."""
+        return frozenset(self._by_inputs)
+
+    @property
     def steps(self) -> dict[str, str]:
         """By trace of an operator, the steps that have it, with commas between."""
         return {trace: names for trace, names in owners(self._views).items() if trace not in self._by_inputs}

@@ -21,6 +21,7 @@ from raypipe.errors import StateLost
 from raypipe.state.run import Block
 
 FORMAT = 2
+_READ = (1, FORMAT)  # the first one stores the weights of every row
 _TRAILER = struct.Struct("<8sIQI")
 _MAGIC = b"raystate"
 
@@ -114,7 +115,7 @@ class Manifest:
             body = bytes(view[len(view) - _TRAILER.size - length : len(view) - _TRAILER.size])
             if magic != _MAGIC or crc != _crc(number, body):
                 raise _lost(place, "its checksum differs")
-            if number != FORMAT:
+            if number not in _READ:
                 raise _lost(place, f"it has format {number}, this raypipe reads {FORMAT}")
             return cls._of(json.loads(body))
         except (struct.error, ValueError, LookupError, TypeError, pa.ArrowException) as error:
@@ -175,5 +176,5 @@ def block_fields(block: Block) -> list[int]:
 
 def block_of(fields: list[int]) -> Block:
     """Reads what ``block_fields`` wrote."""
-    offset, length, rows, first, last, crc, ones = fields
-    return Block(offset=offset, length=length, rows=rows, first=first, last=last, crc=crc, ones=bool(ones))
+    offset, length, rows, first, last, crc, *ones = fields
+    return Block(offset=offset, length=length, rows=rows, first=first, last=last, crc=crc, ones=any(ones))

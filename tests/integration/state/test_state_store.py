@@ -13,6 +13,7 @@ from trace_model import Model, keys_of, schema_of, told, weighted
 from raypipe import faults
 from raypipe.errors import Fenced, InvariantBroken, LimitExceeded, SchemaMismatch, StateLost, Unavailable
 from raypipe.state import Limits, Store
+from raypipe.state.manifest import block_fields
 from raypipe.state.writing import RunFile
 
 PAIR = schema_of({"a": pa.int64(), "b": pa.string()}, ["a"])
@@ -298,6 +299,35 @@ def test_many_rows_keep_their_weights_which_take_room_only_where_one_is_not_1(
     assert told(again.rows()) == {row: weight for row, weight in rows if weight}
     keys = [(number,) for number in range(0, 40_000, 7)]
     assert told(again.probe(keys_of(schema, keys))) == {row: weight for row, weight in rows[::7] if weight}
+
+
+def test_state_that_was_written_before_weights_were_left_out_is_read_and_shrinks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = schema_of({"id": pa.int64()}, ["id"])
+    rows = [((number,), 1) for number in range(40_000)]
+    with monkeypatch.context() as before:
+        before.setattr("raypipe.state.manifest.FORMAT", 1)
+        before.setattr("raypipe.state.manifest.block_fields", lambda block: block_fields(block)[:-1])
+        before.setattr("raypipe.state.writing.count_once", lambda _: False)
+        store = opened(tmp_path, traces=[schema])
+        work = store.begin(None)
+        work.trace("t").append(weighted(schema, rows))
+        work.commit(1)
+        written = store.bytes
+        store.close()
+    again = opened(tmp_path, 2, traces=[schema])
+    assert again.versions() == (1,)
+    for version in range(2, 8):  # enough for all to be merged into one
+        more = [((number,), 1) for number in range(version * 40_000, version * 40_000 + 40_000)]
+        work = again.begin(version - 1)
+        work.trace("t").append(weighted(schema, more))
+        work.commit(version)
+        again.keep([version])
+        again.settle()
+        rows += more
+    assert told(again.begin(7).trace("t").rows()) == dict(rows)
+    assert again.totals()["t"].bytes < 7 * written * 3 / 4
 
 
 def test_runs_stay_few_however_many_epochs(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def _chosen(rows: pa.RecordBatch, order: npt.NDArray[np.int64], at: Words) -> pa
         order, at = order[present], at[present]
     if len(order) < _MANY or weights.min() < weights.max():
         return taken(rows, order)
-    # The places are in order already, and the weights are all one.
+    # The places are in order already, and all weights are one number: only the other columns need be moved about.
     columns = taken(rows.select(rows.schema.names[1:-1]), order).columns
     return pa.RecordBatch.from_arrays([pa.array(at), *columns, pa.array(weights[: len(at)])], schema=rows.schema)
 

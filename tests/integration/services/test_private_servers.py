@@ -172,8 +172,8 @@ def fill(bootstrap: str, copies: int) -> None:
     producer.begin_transaction()
     producer.produce("kept", b"kept")
     producer.commit_transaction(60)
-    # The answer means that the coordinator knows. A broker killed before the partition has the end of the transaction
-    # may, when it comes back while it is fenced, take the partition for deleted and never write it (KAFKA-12671).
+    # The answer means that the coordinator knows. If the only broker is killed before the partition has the end of the
+    # transaction, it may, fenced at its next start, find no leader for the partition and leave that end out for ever.
     assert read(bootstrap) == b"kept"
 
 
